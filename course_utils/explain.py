@@ -1,0 +1,81 @@
+"""Look inside a network: its layers and what they cost, its feature maps."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Layer(NamedTuple):
+    """A row of the layer table; output: shape without the batch; macs: multiply-adds for one image."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+@torch.no_grad()
+def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+    """The layers without sublayers in the order in which they run, for one image of `shape`, such as (1, 28, 28).
+
+    Functions called in `forward` (a pool, a ReLU) are no layers: they have no parameters and no multiply-adds.
+    Source of the counts: torch's FlopCounterMode, which counts 2 for a multiply-add.
+    """
+    rows, hooks, training = [], [], model.training
+
+    def note(name):
+        def hook(layer, inputs, output):
+            parameters = sum(p.numel() for p in layer.parameters())
+            rows.append((name, type(layer).__name__, tuple(output.shape[1:]), parameters))
+
+        return hook
+
+    for name, layer in model.named_modules():
+        if not list(layer.children()):
+            hooks.append(layer.register_forward_hook(note(name)))
+    first = next(model.parameters())
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    counts = counter.get_flop_counts()
+    root = type(model).__name__
+    return [Layer(*row, sum(counts.get(f"{root}.{row[0]}", {}).values()) // 2) for row in rows]
+
+
+def layer_table(model: nn.Module, shape: tuple[int, ...]) -> str:
+    """`layers` as text, with a line of totals."""
+    rows = layers(model, shape)
+    lines = [f"{'layer':<20}{'kind':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>16}"]
+    lines += [f"{r.name:<20}{r.kind:<20}{str(r.output):<18}{r.parameters:>12,}{r.macs:>16,}" for r in rows]
+    return "\n".join([*lines, f"{'total':<58}{parameters(model):>12,}{macs(model, shape):>16,}"])
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers training sets."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def macs(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-adds for one image of `shape`."""
+    return sum(row.macs for row in layers(model, shape))
+
+
+@torch.no_grad()
+def feature_maps(model: nn.Module, x: torch.Tensor, name: str) -> torch.Tensor:
+    """What the layer `name` gives for the batch x: (N, channels, H, W) for a convolution.
+
+    Raises ValueError for a name that the model does not have.
+    """
+    found, known = [], dict(model.named_modules())
+    if name not in known:
+        raise ValueError(f"no layer {name!r}; expected one of {', '.join(filter(None, known))}.")
+    hook = known[name].register_forward_hook(lambda layer, inputs, output: found.append(output))
+    model.eval()(x)
+    hook.remove()
+    return found[0]

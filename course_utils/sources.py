@@ -1,0 +1,202 @@
+"""The published sets: where they are looked for, how they are read, and whether they are what was published."""
+
+import gzip
+import hashlib
+import io
+import os
+import socket
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from course_utils.published import PUBLISHED
+from course_utils.settings import cache, checkout
+
+SOCKET_SECONDS = 20  # torchvision's downloads have no time-out of their own
+
+
+class DataError(Exception):
+    """A data set that is missing, cut short or not what was published."""
+
+
+def sample_digests(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+    """SHA-256 of each sample: the bytes of its image, uint8 (C, H, W), then its label in one byte.
+
+    Labels above 255 take as many bytes, low byte first, as they need.
+    """
+    ends = [int(y).to_bytes((int(y).bit_length() + 7) // 8 or 1, "little") for y in labels]
+    return [hashlib.sha256(x.tobytes() + end).digest() for x, end in zip(images, ends, strict=True)]
+
+
+def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 of a set's content, the same for every container and every order.
+
+    images: uint8 (N, C, H, W); labels: (N,).
+    """
+    return hashlib.sha256(b"".join(sorted(sample_digests(images, labels)))).hexdigest()
+
+
+def verify(name: str, split: str, images: np.ndarray, labels: np.ndarray, file: Path) -> None:
+    """Raise a DataError that names `file` unless this is the published split."""
+    expected, found = PUBLISHED[name].digests[split], content_digest(images, labels)
+    if found != expected:
+        raise DataError(
+            f"{name}: {file} has other pixels or labels than the published {split} set (digest {found[:12]}..., "
+            f"expected {expected[:12]}...). Delete it and run again to get it anew."
+        )
+
+
+def folders() -> list[Path]:
+    """Where a set is looked for, in this order: COURSE_DATA, the checkout's data/, the user's cache."""
+    named = os.environ.get("COURSE_DATA")
+    if named and not Path(named).expanduser().is_dir():
+        raise DataError(f"COURSE_DATA is {named!r}, which is no folder. Set it to a folder, or unset it.")
+    found = [Path(named).expanduser()] if named else []
+    return found + ([checkout() / "data"] if checkout() else []) + [cache()]
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The uint8 array in an idx file, packed (.gz) or not. Raises DataError for a damaged file."""
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        ndim = data[3]
+        shape = np.frombuffer(data, ">u4", ndim, offset=4)
+        return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"{path} is cut short or damaged ({error}). Delete it and run again to get it anew."
+        ) from None
+
+
+def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] | None:
+    """Images (N, 1, 28, 28), labels (N,) and the image file of MNIST/raw or FashionMNIST/raw; None without the files."""
+    prefix = {"train": "train", "test": "t10k"}[split]
+    paths = []
+    for stem in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
+        here = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+        if not here:
+            return None
+        paths.append(here[0])
+    return read_idx(paths[0])[:, None], read_idx(paths[1]).astype(np.int64), paths[0]
+
+
+def read_cifar(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] | None:
+    """Images (N, 3, 32, 32), labels (N,) and the folder, read and checked by torchvision; None without the folder."""
+    from torchvision import datasets
+
+    folder = root / PUBLISHED[name].folder
+    if not folder.is_dir():
+        return None
+    reader = getattr(datasets, PUBLISHED[name].torchvision)
+    try:
+        data = reader(root, train=split == "train")
+    except RuntimeError:
+        check = datasets.utils.check_integrity
+        files = [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
+        bad = ", ".join(file for file, md5 in files if not check(folder / file, md5))
+        raise DataError(
+            f"{name}: {bad} in {folder}: missing, or not the published file (md5). "
+            "Delete that folder and run again to get it anew."
+        ) from None
+    images = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
+    return images, np.array(data.targets, dtype=np.int64), folder
+
+
+def read_parquet(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, Path]:
+    """Images (N, C, H, W) and labels (N,) of one of the hub's parquet files. Raises DataError for a damaged one."""
+    import pyarrow
+    import pyarrow.parquet
+    from PIL import Image
+
+    image, label = PUBLISHED[name].columns
+    try:
+        table = pyarrow.parquet.read_table(path, columns=[image, label])
+        encoded = (row["bytes"] for row in table[image].to_pylist())
+        images = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in encoded])
+    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{name}: {path} cannot be read ({reason}). Delete it and run again to get it anew."
+        ) from None
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images), np.asarray(table[label], dtype=np.int64), path
+
+
+def from_folders(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str] | None:
+    """Images, labels and their folder, from the first of `folders` that has the set, checked; None where none has."""
+    published = PUBLISHED[name]
+    for root in folders():
+        if name in ("mnist", "fashion"):
+            found = read_mnist(root / published.folder, split)
+        else:
+            found = read_cifar(name, root, split)
+        parquet = root / "hub" / published.hub / f"{split}-00000-of-00001.parquet"
+        if found is None and parquet.is_file():
+            found = read_parquet(name, parquet)
+        if found is not None:
+            verify(name, split, *found)
+            return *found[:2], f"folder {root.name}"
+    return None
+
+
+def from_hub(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images and labels from the hub, through its own client, cache and settings; checked."""
+    from huggingface_hub import hf_hub_download
+
+    owner, repository, config = PUBLISHED[name].hub.split("/")
+    file = f"{config}/{split}-00000-of-00001.parquet"
+    path = hf_hub_download(f"{owner}/{repository}", file, repo_type="dataset", token=False)
+    found = read_parquet(name, Path(path).resolve())
+    verify(name, split, *found)
+    return *found[:2], f"hub {owner}/{repository}"
+
+
+def from_torchvision(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images and labels by torchvision's download (CIFAR: Toronto), kept in the checkout's data/ or the cache."""
+    from torchvision import datasets
+
+    published = PUBLISHED[name]
+    root = checkout() / "data" if checkout() and os.access(checkout() / "data", os.W_OK) else cache()
+    root.mkdir(parents=True, exist_ok=True)
+    slow = "; its host has been slow since June 2026: 85 kB/s, 40 minutes" if published.shape[0] == 3 else ""
+    print(f"{name}: torchvision downloads {published.megabytes} MB{slow}. Interrupt it to take another way.")
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SOCKET_SECONDS)
+    try:
+        with tempfile.TemporaryDirectory(dir=root) as part:
+            getattr(datasets, published.torchvision)(part, download=True)
+            (root / published.folder).mkdir(parents=True, exist_ok=True)
+            for file in (Path(part) / published.folder).iterdir():
+                os.replace(file, root / published.folder / file.name)
+    finally:
+        socket.setdefaulttimeout(before)
+    images, labels, _ = from_folders(name, split)
+    return images, labels, "torchvision's download"
+
+
+def download(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images, labels and source from the first source that answers, one attempt each.
+
+    Raises DataError: at once for wrong content, else with every source's reason and the ways out.
+    """
+    ways = [from_torchvision] if name in ("mnist", "fashion") else [from_hub, from_torchvision]
+    reasons = []
+    for way in ways:
+        try:
+            return way(name, split)
+        except (OSError, RuntimeError, ValueError) as error:  # the clients' errors: hub, urllib, torchvision
+            reason = str(error).strip().splitlines() or [""]
+            reasons.append(
+                f"{way.__name__.removeprefix('from_')}: {type(error).__name__} {reason[0][:120]}".strip()
+            )
+    standin = (
+        "" if name in ("mnist", "fashion") else ", or set COURSE_STANDIN=1 to run on the computed stand-in"
+    )
+    raise DataError(
+        f"{name} is in none of {', '.join(str(folder) for folder in folders())} and no source gave it "
+        f"({'; '.join(reasons)}). Set COURSE_DATA to a folder that holds {PUBLISHED[name].folder}, download it by "
+        f"hand into data/{standin}."
+    )

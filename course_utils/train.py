@@ -1,0 +1,80 @@
+"""python -m course_utils train: one network on one set by its recipe, to a result file."""
+
+import json
+
+import torch
+
+from course_utils import explain, results, settings, standin
+from course_utils.data import load_arrays, make_loaders
+from course_utils.models import MODELS
+from course_utils.recipes import parts, recipe
+from course_utils.training import evaluate, fit
+
+
+def train(model: str, data: str, variant: str | None = None, seed: int = 0, record: bool = False) -> dict:
+    """Train `model` on `data` by its recipe for settings.profile(); write the result to runs().
+
+    record: also to the ledger, with the weights of seed 0. Goes on from the checkpoint of a run that was cut. Returns the result (see results.py); raises ValueError for
+    what the table of recipes does not have, and where `record` is refused: smoke, the stand-in, a part of a set.
+    """
+    profile = settings.profile()
+    values = recipe(model, data, profile, variant)
+    if record and profile == "smoke":
+        raise ValueError(
+            "--record with the profile smoke: the ledger takes whole runs; use --profile cpu or full."
+        )
+    arrays = tuple(load_arrays(data, split) for split in ("train", "test"))
+    if record and (arrays[0].name == standin.NAME or not all(a.complete for a in arrays)):
+        raise ValueError(f"--record with {arrays[0].name}: the ledger takes whole published sets.")
+    name = results.run_name(model, arrays[0].name, profile, variant, seed)
+    settings.seed_all(seed)
+    network = {
+        "num_classes": len(arrays[0].classes),
+        "in_channels": arrays[0].images.shape[1],
+        **values["network"],
+    }
+    net = MODELS[model](**network)
+    augmentation = {key: values[key] for key in ("limit", "shift", "flip", "sizes")}
+    loaders = make_loaders(arrays, values["batch_size"], seed=seed, **augmentation)
+    print(f"{name}: {explain.parameters(net):,} parameters, {len(loaders.train.arrays):,} training images")
+    fitting = parts(net, values, len(loaders.train))
+    history = fit(net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **fitting)
+    if not history["complete"]:
+        raise KeyboardInterrupt
+    result = {"model": model, "dataset": arrays[0].name, "profile": profile, "variant": variant, "seed": seed}
+    result |= {"recipe": values, "parameters": explain.parameters(net)}
+    shape = (network["in_channels"], loaders.test.size, loaders.test.size)
+    result |= {"macs": explain.macs(net, shape), "epochs": values["epochs"]}
+    result["val"] = {"top1": history["val_top1"][-1], "loss": history["val_loss"][-1]}
+    final = variant is None or values.get("final", False)
+    result["test"] = test_scores(net, loaders.test, values["flip"] is not None) if final else None
+    result |= {"minutes": round(sum(history["seconds"]) / 60, 3)}
+    result |= {"images_per_second": round(sum(history["images_per_second"]) / len(history["epoch"]))}
+    whole = values["limit"] is None and arrays[0].complete
+    facts = {"digest": arrays[0].digest, "complete": whole, "train_size": len(loaders.train.arrays)}
+    result |= {"precision": settings.precision(), "data": facts, "machine": results.machine()}
+    result |= results.today_and_commit() | {"history": history}
+    results.write_json(result, settings.runs() / f"{name}.json")
+    if record:
+        results.write_json(result, results.folder("results") / f"{name}.json")
+        if final and seed == 0:
+            ship(net, network, result, loaders.test)
+    return result
+
+
+def test_scores(net: torch.nn.Module, loader, flip: bool) -> dict:
+    """The test part of a result; top1_flip: with the mirror image, null where mirrored images were not trained on."""
+    scores = evaluate(net, loader)
+    scores.pop("confusion")
+    return scores | {"top1_flip": evaluate(net, loader, flip=True)["top1"] if flip else None}
+
+
+def ship(net: torch.nn.Module, network: dict, result: dict, loader) -> None:
+    """Round the weights to float16, count what the rounded network gets right, and ship it in data/weights/."""
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+    facts = {key: str(result[key]) for key in ("model", "dataset", "profile", "seed", "commit", "date")}
+    facts |= {key: json.dumps(value) for key, value in (("network", network), ("recipe", result["recipe"]))}
+    facts |= {"test_correct": str(evaluate(net, loader)["correct"]), "digest": result["data"]["digest"]}
+    results.save_weights(net, f"{result['model']}-{result['dataset']}", facts)
