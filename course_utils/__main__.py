@@ -31,7 +31,7 @@ def main() -> int | str:
         os.environ["COURSE_PROFILE"] = profile
     try:
         result = train(**arguments)
-    except (ValueError, FileNotFoundError, DataError, CheckpointError) as error:
+    except (ValueError, OSError, DataError, CheckpointError) as error:
         return f"course_utils: {error}"
     except KeyboardInterrupt:
         return "course_utils: stopped; the same command goes on from the last epoch."

@@ -1,8 +1,8 @@
 """Data sets as arrays in memory: the published ones, checked, and the stand-in."""
 
+import contextlib
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -137,7 +137,8 @@ def to_cache(digest: str, images: np.ndarray, labels: np.ndarray) -> None:
         part.write_bytes(images.tobytes() + labels.astype(np.uint8).tobytes())
         os.replace(part, file)
     except OSError:
-        Path(part).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def mean_and_std(arrays: Arrays) -> tuple[tuple[float, ...], tuple[float, ...]]:

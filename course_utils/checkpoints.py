@@ -1,12 +1,12 @@
 """Checkpoints from which every stop can be picked up, and the fingerprint that tells one run from another."""
 
 import dataclasses
+import dis
 import functools
 import hashlib
 import inspect
 import itertools
 import os
-import pickle
 import random
 import re
 import types
@@ -22,6 +22,8 @@ from course_utils.settings import device, runs
 
 KEYS = ("epoch", "lr", "loss", "top1", "val_loss", "val_top1", "images_per_second", "seconds")
 SIMPLE = (bool, int, float, str, tuple, type(None))
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
+VALUES = (*FUNCTIONS, *SIMPLE, torch.Tensor, nn.Module)  # what describe and code look into
 
 
 class CheckpointError(Exception):
@@ -64,8 +66,16 @@ def line(history: dict, i: int, epochs: int) -> str:
     )
 
 
-def open_checkpoint(run, checkpoint, loader, val, epochs, fresh, start) -> None:
-    """Find the run's file and, where it holds the same run, restore it; a file of another run is left alone."""
+def open_checkpoint(
+    run: Run,
+    checkpoint: str | Path | None,
+    loader: Iterable,
+    val: Iterable | None,
+    epochs: int,
+    fresh: bool,
+    start: str,
+) -> None:
+    """Find the run's file; restore it where it holds the same run, leave it alone where it holds another."""
     if checkpoint is None:
         return
     path = Path(checkpoint).expanduser()
@@ -73,34 +83,36 @@ def open_checkpoint(run, checkpoint, loader, val, epochs, fresh, start) -> None:
         path = runs() / path.relative_to("runs" if path.parts[0] == "runs" else "")
     run.fingerprint = fingerprint(run, loader, val, epochs, start)
     digest = hashlib.sha256(repr(run.fingerprint).encode()).hexdigest()
-    for file in (path, path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")):
-        run.path = file
-        if not file.is_file():
+    own = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
+    for run.path in (path, own):
+        if not run.path.is_file():
             return
         try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            old = saved["fingerprint"]
-        except (
-            OSError,
-            EOFError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ):
+            saved = read_checkpoint(run.path)
+        except CheckpointError:
             if fresh:
                 return
-            raise CheckpointError(
-                f"{file} is cut short or no checkpoint of `fit`. Delete it, or pass fresh=True to write it anew."
-            ) from None
-        if old == run.fingerprint:
+            raise
+        if saved["fingerprint"] == run.fingerprint:
             if not fresh:
                 restore(run, saved, epochs)
             return
-        print(
-            f"{file.name} holds another run ({difference(old, run.fingerprint)}): trained anew, in a file of its own."
-        )
+        there = difference(saved["fingerprint"], run.fingerprint)
+        print(f"{run.path.name} holds another run ({there}): this one has a file of its own, {own.name}.")
+
+
+def read_checkpoint(file: Path) -> dict:
+    """What save_checkpoint wrote. Raises CheckpointError for anything else."""
+    try:
+        with zipfile.ZipFile(file) as opened:  # torch.load does not look at the checksums
+            if opened.testzip():
+                raise ValueError("damaged")
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        return saved | {"fingerprint": dict(saved.get("fingerprint"))}
+    except Exception:  # damaged bytes raise errors of many kinds
+        raise CheckpointError(
+            f"{file} is cut short or no checkpoint of `fit`. Delete it, or pass fresh=True to write it anew."
+        ) from None
 
 
 def save_checkpoint(run: Run) -> None:
@@ -110,6 +122,7 @@ def save_checkpoint(run: Run) -> None:
     saved = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "scaler")}
     saved["scheduler"] = run.scheduler.state_dict() if run.scheduler is not None else None
     saved |= {name: getattr(run, name) for name in ("history", "step", "chance", "fingerprint")}
+    saved |= {name: plain(saved[name]) for name in ("optimizer", "scheduler", "history")}
     numpy_state = np.random.get_state()
     saved["random"] = {
         "torch": torch.get_rng_state(),
@@ -124,6 +137,15 @@ def save_checkpoint(run: Run) -> None:
         os.replace(part, run.path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def plain(value: object) -> object:
+    """The value with NumPy's numbers as Python's, which weights_only=True reads back."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(v) for v in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def restore(run: Run, saved: dict, epochs: int) -> None:
@@ -155,18 +177,18 @@ def fingerprint(run: Run, loader: Iterable, val: Iterable | None, epochs: int, s
         "start": start,
         "epochs": epochs,
         "precision": run.precision,
-        "optimizer": [type(run.optimizer).__name__, *groups],
+        "model": repr(run.model),
+        "shapes": shapes,
+        "code": describe(run.model, {run.model}, shapes),
+        "loader": loader_facts(loader),
+        "validation": loader_facts(val),
+        "criterion": describe(run.criterion, {run.model}),
+        "optimizer": [type(run.optimizer).__name__, *groups, describe(run.optimizer, {run.model})],
         "scheduler": [
             type(run.scheduler).__name__,
             run.scheduler and run.scheduler.state_dict(),
-            describe(run.scheduler),
+            describe(run.scheduler, {run.model}),
         ],
-        "criterion": describe(run.criterion),
-        "model": repr(run.model),
-        "shapes": shapes,
-        "code": describe(run.model),
-        "loader": loader_facts(loader),
-        "validation": loader_facts(val),
     }
     return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(part)) for name, part in parts.items()}
 
@@ -175,29 +197,32 @@ def loader_facts(loader: Iterable | None) -> str:
     """A loader's fingerprint; without one its type, its length and its data set's repr."""
     if hasattr(loader, "fingerprint"):
         return loader.fingerprint()
-    length = len(loader) if hasattr(loader, "__len__") else "unknown length"
+    try:
+        length = len(loader)
+    except TypeError:
+        length = "unknown length"
     return f"{type(loader).__name__}, {length}, {getattr(loader, 'dataset', None)!r}"
 
 
-def describe(thing: object) -> list:
-    """Settings and code of a network, criterion or schedule: what its repr leaves out."""
-    found, seen = [], set()
+def describe(thing: object, seen: set, saved: Iterable = ()) -> list:
+    """Settings and code of a network, criterion, optimizer or schedule: what its repr leaves out.
+
+    seen: functions and networks that are described already; saved: buffers that a checkpoint restores.
+    """
+    found = []
     for part in thing.modules() if isinstance(thing, nn.Module) else [thing]:
         for name, value in getattr(part, "__dict__", {}).items():
-            if isinstance(value, (types.FunctionType, functools.partial)) or (
-                isinstance(value, list) and value
-            ):
-                found += [name, *(code(v, seen) for v in (value if isinstance(value, list) else [value]))]
-            elif isinstance(value, SIMPLE) and isinstance(part, nn.Module) and not name.startswith("_"):
-                found += [] if name == "training" else [f"{name} {value!r}"]
-        found += [
-            code(f, seen) for kind in type(part).__mro__ for f in vars(kind).values() if not library(kind)
-        ]
+            values = value if isinstance(value, list) else [value]
+            if name != "training" and (not name.startswith("_") or isinstance(value, FUNCTIONS)):
+                found += [f"{name} {code(v, seen)}" for v in values if isinstance(v, VALUES)]
+        for kind in type(part).__mro__:
+            for name, value in {} if library(kind) else vars(kind).items():
+                # __doc__, __module__, __firstlineno__ and their like do not count
+                if callable(value) or not name.startswith("__"):
+                    found += [name, code(value, seen)]
     if isinstance(thing, nn.Module):
-        found += [
-            f"{name} {b.flatten()[:1000].tolist()}" for name, b in thing.named_buffers() if b.numel() > 1
-        ]
-    return [type(thing).__name__, code(thing, seen), *found]
+        found += [f"{name} {code(b, seen)}" for name, b in thing.named_buffers() if name not in saved]
+    return [type(thing).__name__, [] if isinstance(thing, nn.Module) else code(thing, seen), *found]
 
 
 def library(thing: object) -> bool:
@@ -210,28 +235,38 @@ def library(thing: object) -> bool:
 
 
 def code(thing: object, seen: set) -> list:
-    """What a function computes: its bytecode, constants and names, and those of the functions that it calls."""
+    """What a function computes: instructions, constants, names, and those of the functions that it calls."""
     if isinstance(thing, functools.partial):
-        return [code(thing.func, seen), repr(thing.args), repr(thing.keywords)]
-    thing = inspect.unwrap(getattr(thing, "__func__", thing)) if callable(thing) else thing
-    if not isinstance(thing, types.FunctionType) or library(thing) or thing.__code__ in seen:
-        return (
-            [repr(thing)] if isinstance(thing, SIMPLE) else [getattr(thing, "__name__", type(thing).__name__)]
-        )
-    seen.add(thing.__code__)
-    found, blocks = [repr(thing.__defaults__)], [thing.__code__]
-    closed = [cell.cell_contents for cell in thing.__closure__ or ()]
-    for block in blocks:
-        constants = [c for c in block.co_consts if c != thing.__doc__]
-        blocks += [c for c in constants if isinstance(c, types.CodeType)]
-        plain = [sorted(map(repr, c)) if isinstance(c, frozenset) else c for c in constants]
-        found += [
-            block.co_code.hex(),
-            repr([c for c in plain if not isinstance(c, types.CodeType)]),
-            block.co_names,
+        given = [*thing.args, *itertools.chain(*thing.keywords.items())]
+        return [code(value, seen) for value in (thing.func, *given)]
+    if isinstance(thing, torch.Tensor):
+        return [tuple(thing.shape), thing.detach().flatten()[:1000].tolist()]
+    if isinstance(thing, nn.Module) and thing not in seen:
+        seen.add(thing)
+        return [repr(thing), describe(thing, seen)]
+    thing = getattr(thing, "fget", getattr(thing, "__func__", thing))  # a property's, a method's function
+    thing = inspect.unwrap(thing) if callable(thing) else thing
+    if not isinstance(thing, types.FunctionType) or library(thing) or thing in seen:
+        return [
+            repr(thing) if isinstance(thing, SIMPLE) else getattr(thing, "__name__", type(thing).__name__)
         ]
-        closed += [thing.__globals__[name] for name in block.co_names if name in thing.__globals__]
-    return found + [code(value, seen) for value in closed if isinstance(value, (types.FunctionType, *SIMPLE))]
+    seen.add(thing)
+    found, blocks = [], [thing.__code__]
+    used = [*(thing.__defaults__ or ()), *itertools.chain(*(thing.__kwdefaults__ or {}).items())]
+    used += [cell.cell_contents for cell in thing.__closure__ or ()]
+    for block in blocks:
+        for step in dis.get_instructions(block):
+            value = step.argval
+            if isinstance(value, types.CodeType):
+                blocks.append(value)
+                value = "code"
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and value in thing.__globals__:
+                used.append(thing.__globals__[value])
+            if step.opname != "EXTENDED_ARG":
+                found.append(
+                    (step.opname, sorted(map(repr, value)) if isinstance(value, frozenset) else value)
+                )
+    return found + [code(value, seen) for value in used if isinstance(value, VALUES)]
 
 
 def difference(old: dict[str, str], new: dict[str, str]) -> str:
@@ -239,6 +274,8 @@ def difference(old: dict[str, str], new: dict[str, str]) -> str:
     name = next(name for name in new if old.get(name) != new[name])
     if name in ("code", "shapes"):
         return f"another {name} of the network"
-    a, b = (re.split(r"\n|, ", parts.get(name, "")) for parts in (old, new))
-    pairs = [(x.strip(), y.strip()) for x, y in itertools.zip_longest(a, b, fillvalue="nothing") if x != y]
-    return f"{name}: {pairs[0][0][:60]} there, {pairs[0][1][:60]} here"
+    a, b = (re.split("\n" if name == "model" else r"\n|, ", parts.get(name, "")) for parts in (old, new))
+    a, b = ([part.strip(" []{}") for part in parts] for parts in (a, b))
+    pairs = ((x, y) for x, y in itertools.zip_longest(a, b, fillvalue="nothing") if x != y)
+    x, y = next(pairs, ("one", "another"))
+    return f"{name}: {x[:60]} there, {y[:60]} here"

@@ -81,10 +81,9 @@ class TensorLoader:
             raise ValueError("flip is set for mnist; expected None: a mirrored 2 is no digit.")
         own = arrays.images.shape[2]
         self.sizes = (own,) if sizes is None else (sizes,) if isinstance(sizes, int) else tuple(sizes)
-        if not 0 <= shift < min(self.sizes):
-            raise ValueError(
-                f"shift is {shift}, the smallest size {min(self.sizes)}; expected 0 <= shift < size."
-            )
+        smallest = min(self.sizes, default=0)
+        if not 0 <= shift < smallest:
+            raise ValueError(f"shift is {shift}, the smallest size {smallest}; expected 0 <= shift < size.")
         self.arrays, self.batch_size, self.train, self.seed = arrays, batch_size, train, seed
         self.shift, self.flip = shift if train else 0, flip if train else None
         self.device = torch.device(device or settings.device())
@@ -92,6 +91,11 @@ class TensorLoader:
             own_mean, own_std = mean_and_std(arrays)
         self.mean = tuple(own_mean if mean is None else mean)
         self.std = tuple(own_std if std is None else std)
+        channels = arrays.images.shape[1]
+        if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
+            raise ValueError(
+                f"mean is {self.mean}, std {self.std}; expected {channels} of each, std above 0."
+            )
         self.labels = torch.from_numpy(arrays.labels).to(self.device)
         self.size = None
         self.set_epoch(0)
@@ -206,9 +210,9 @@ def make_loaders(
     rest, validation = validation_split(train)
     if limit is not None:
         rest, validation, test = (
-            first_of_each(part, min(limit, len(part))) for part in (rest, validation, test)
+            part if limit >= len(part) else first_of_each(part, limit) for part in (rest, validation, test)
         )
-    last = sizes if sizes is None or isinstance(sizes, int) else sizes[-1]
+    last = sizes if sizes is None or isinstance(sizes, int) else sizes[-1:]
     return Loaders(
         TensorLoader(rest, batch_size, train=True, seed=seed, shift=shift, flip=flip, sizes=sizes, **facts),
         TensorLoader(validation, 500, sizes=sizes, **facts),

@@ -1,5 +1,6 @@
 """Look inside a network: its layers and what they cost, its feature maps."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -38,14 +39,19 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
             hooks.append(layer.register_forward_hook(note(name)))
     first = next(model.parameters())
     counter = FlopCounterMode(display=False)
-    with counter:
-        model.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
-    counts = counter.get_flop_counts()
-    root = type(model).__name__
-    return [Layer(*row, sum(counts.get(f"{root}.{row[0]}", {}).values()) // 2) for row in rows]
+    try:
+        with counter:
+            model.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    counts, calls = (
+        counter.get_flop_counts(),
+        Counter(row[0] for row in rows),
+    )  # by layer, all its calls together
+    names = {name: ".".join(filter(None, (type(model).__name__, name))) for name in calls}
+    return [Layer(*row, sum(counts.get(names[row[0]], {}).values()) // 2 // calls[row[0]]) for row in rows]
 
 
 def layer_table(model: nn.Module, shape: tuple[int, ...]) -> str:
@@ -76,6 +82,8 @@ def feature_maps(model: nn.Module, x: torch.Tensor, name: str) -> torch.Tensor:
     if name not in known:
         raise ValueError(f"no layer {name!r}; expected one of {', '.join(filter(None, known))}.")
     hook = known[name].register_forward_hook(lambda layer, inputs, output: found.append(output))
-    model.eval()(x)
-    hook.remove()
+    try:
+        model.eval()(x)
+    finally:
+        hook.remove()
     return found[0]

@@ -9,7 +9,7 @@ RECIPES = {
             "version": 1,
             "batch_size": 128,
             "peak_lr": 0.05,
-            "weight_decay": 5e-4,
+            "weight_decay": 1e-4,
             "label_smoothing": 0.0,
             "shift": 2,
             "flip": None,

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 from datetime import date
@@ -47,20 +48,22 @@ def machine() -> dict:
 
 
 def today_and_commit() -> dict:
-    """The date and the checkout's commit, with a + where tracked files of it have changed."""
-    where = settings.checkout() or Path.cwd()
-    say = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=where, capture_output=True, text=True
-    )
-    return {"date": date.today().isoformat(), "commit": say.stdout.strip() or "unknown"}
+    """The date and the checkout's commit (+: tracked files have changed); `unknown` without one."""
+    command, said = ["git", "describe", "--always", "--dirty=+", "--exclude=*"], ""
+    if settings.checkout() and shutil.which("git"):
+        said = subprocess.run(command, cwd=settings.checkout(), capture_output=True, text=True).stdout
+    return {"date": date.today().isoformat(), "commit": said.strip() or "unknown"}
 
 
 def write_json(value: dict, file: Path) -> None:
     """Write to a temporary name, then rename."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    try:
+        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def ledger(key: str) -> list[dict]:
@@ -73,8 +76,8 @@ def read_results(key: str) -> list[dict]:
 
     Raises FileNotFoundError where neither has one.
     """
-    for place, where in (("your runs", settings.runs()), ("the ledger", folder("results"))):
-        found = stored(key, where)
+    for place in ("your runs", "the ledger")[: 2 if settings.checkout() else 1]:
+        found = stored(key, settings.runs() if place == "your runs" else folder("results"))
         if found:
             print(f"{key}: {len(found)} seed{'s' * (len(found) > 1)} from {place}.")
             return found
@@ -89,16 +92,18 @@ def stored(key: str, where: Path) -> list[dict]:
     return sorted((json.loads(file.read_text(encoding="utf-8")) for file in files), key=lambda r: r["seed"])
 
 
-def field(record: dict, path: str):
+def field(record: dict, path: str) -> object:
     """The value at a dotted path: test.top1."""
     for name in path.split("."):
         record = record[int(name) if isinstance(record, list) else name]
     return record
 
 
-def number(value: float, path: str) -> str:
-    """A value as prose shows it: percent for accuracies, thousands for counts."""
-    name = path.split(".")[-1]
+def number(value: object, path: str) -> str:
+    """A value as prose shows it: percent for accuracies, thousands for counts, text as it is."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    name = next(name for name in reversed(path.split(".")) if not name.isdigit())
     if name.startswith(("top1", "top5", "val_top1")):
         return f"{100 * value:.2f} %"
     if isinstance(value, int) or name == "images_per_second":
@@ -123,8 +128,7 @@ def result_text(key: str, path: str, statistic: str) -> str:
 
 def bench_text(file: str, path: str) -> str:
     """A number of a benchmark's JSON file."""
-    value = field(json.loads((folder("benchmarks") / file).read_text(encoding="utf-8")), path)
-    return number(value, path) if isinstance(value, (int, float)) else str(value)
+    return number(field(json.loads((folder("benchmarks") / file).read_text(encoding="utf-8")), path), path)
 
 
 def results_table() -> str:

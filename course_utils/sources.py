@@ -15,6 +15,7 @@ from course_utils.published import PUBLISHED
 from course_utils.settings import cache, checkout
 
 SOCKET_SECONDS = 20  # torchvision's downloads have no time-out of their own
+HUB_SECONDS = 5  # for the hub's first answer
 
 
 class DataError(Exception):
@@ -40,12 +41,20 @@ def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
 
 def verify(name: str, split: str, images: np.ndarray, labels: np.ndarray, file: Path) -> None:
     """Raise a DataError that names `file` unless this is the published split."""
-    expected, found = PUBLISHED[name].digests[split], content_digest(images, labels)
-    if found != expected:
-        raise DataError(
-            f"{name}: {file} has other pixels or labels than the published {split} set (digest {found[:12]}..., "
-            f"expected {expected[:12]}...). Delete it and run again to get it anew."
-        )
+    published, digest = PUBLISHED[name], PUBLISHED[name].digests[split]
+    shape = (published.sizes[split], *published.shape)
+    if images.shape != shape or labels.shape != shape[:1]:
+        found = f"images {images.shape}, labels {labels.shape}, expected {shape}, {shape[:1]}"
+    elif not 0 <= labels.min() <= labels.max() < len(published.classes):
+        found = f"labels {labels.min()}..{labels.max()}, expected 0..{len(published.classes) - 1}"
+    elif (computed := content_digest(images, labels)) != digest:
+        found = f"digest {computed[:12]}..., expected {digest[:12]}..."
+    else:
+        return
+    raise DataError(
+        f"{name}: {file} has other pixels or labels than the published {split} set ({found}). "
+        "Delete it and run again to get it anew."
+    )
 
 
 def folders() -> list[Path]:
@@ -57,15 +66,16 @@ def folders() -> list[Path]:
     return found + ([checkout() / "data"] if checkout() else []) + [cache()]
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """The uint8 array in an idx file, packed (.gz) or not. Raises DataError for a damaged file."""
+def read_idx(path: Path, ndim: int) -> np.ndarray:
+    """The uint8 array of `ndim` axes in an idx file, packed (.gz) or not. Raises DataError."""
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
-        ndim = data[3]
+        if data[:4] != bytes((0, 0, 8, ndim)):
+            raise ValueError(f"no idx file of uint8 with {ndim} axes")
         shape = np.frombuffer(data, ">u4", ndim, offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
-    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path} is cut short or damaged ({error}). Delete it and run again to get it anew."
         ) from None
@@ -80,7 +90,7 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] 
         if not here:
             return None
         paths.append(here[0])
-    return read_idx(paths[0])[:, None], read_idx(paths[1]).astype(np.int64), paths[0]
+    return read_idx(paths[0], 3)[:, None], read_idx(paths[1], 1).astype(np.int64), paths[0]
 
 
 def read_cifar(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] | None:
@@ -107,22 +117,22 @@ def read_cifar(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarra
 
 def read_parquet(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     """Images (N, C, H, W) and labels (N,) of one of the hub's parquet files. Raises DataError for a damaged one."""
-    import pyarrow
     import pyarrow.parquet
     from PIL import Image
 
-    image, label = PUBLISHED[name].columns
+    (image, label), (channels, *size) = PUBLISHED[name].columns, PUBLISHED[name].shape
     try:
         table = pyarrow.parquet.read_table(path, columns=[image, label])
         encoded = (row["bytes"] for row in table[image].to_pylist())
         images = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in encoded])
-    except (pyarrow.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        images = images.reshape(-1, *size, channels).transpose(0, 3, 1, 2)
+        labels = np.asarray(table[label], dtype=np.int64)
+    except Exception as error:  # pyarrow and Pillow raise many kinds for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{name}: {path} cannot be read ({reason}). Delete it and run again to get it anew."
         ) from None
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images), np.asarray(table[label], dtype=np.int64), path
+    return np.ascontiguousarray(images), labels, path
 
 
 def from_folders(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str] | None:
@@ -144,11 +154,15 @@ def from_folders(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str] | 
 
 def from_hub(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
     """Images and labels from the hub, through its own client, cache and settings; checked."""
-    from huggingface_hub import hf_hub_download
+    import huggingface_hub as hub
 
     owner, repository, config = PUBLISHED[name].hub.split("/")
-    file = f"{config}/{split}-00000-of-00001.parquet"
-    path = hf_hub_download(f"{owner}/{repository}", file, repo_type="dataset", token=False)
+    file = (f"{owner}/{repository}", f"{config}/{split}-00000-of-00001.parquet")
+    path = hub.try_to_load_from_cache(*file, repo_type="dataset")
+    if not isinstance(path, str):
+        # one attempt: hf_hub_download tries a hub that does not answer for 23 seconds and more
+        hub.get_hf_file_metadata(hub.hf_hub_url(*file, repo_type="dataset"), token=False, timeout=HUB_SECONDS)
+        path = hub.hf_hub_download(*file, repo_type="dataset", token=False)
     found = read_parquet(name, Path(path).resolve())
     verify(name, split, *found)
     return *found[:2], f"hub {owner}/{repository}"
@@ -187,7 +201,9 @@ def download(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
     for way in ways:
         try:
             return way(name, split)
-        except (OSError, RuntimeError, ValueError) as error:  # the clients' errors: hub, urllib, torchvision
+        except DataError:
+            raise
+        except Exception as error:  # the clients' own: OSError, RuntimeError, httpx's, http.client's
             reason = str(error).strip().splitlines() or [""]
             reasons.append(
                 f"{way.__name__.removeprefix('from_')}: {type(error).__name__} {reason[0][:120]}".strip()

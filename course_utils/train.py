@@ -5,7 +5,7 @@ import json
 import torch
 
 from course_utils import explain, results, settings, standin
-from course_utils.data import load_arrays, make_loaders
+from course_utils.data import TensorLoader, load_arrays, make_loaders
 from course_utils.models import MODELS
 from course_utils.recipes import parts, recipe
 from course_utils.training import evaluate, fit
@@ -14,8 +14,9 @@ from course_utils.training import evaluate, fit
 def train(model: str, data: str, variant: str | None = None, seed: int = 0, record: bool = False) -> dict:
     """Train `model` on `data` by its recipe for settings.profile(); write the result to runs().
 
-    record: also to the ledger, with the weights of seed 0. Goes on from the checkpoint of a run that was cut. Returns the result (see results.py); raises ValueError for
-    what the table of recipes does not have, and where `record` is refused: smoke, the stand-in, a part of a set.
+    record: also to the ledger, with the weights of seed 0. Goes on from the checkpoint of a run that was cut.
+    Returns the result (see results.py); raises ValueError for what the table of recipes does not have, and
+    where `record` is refused: smoke, the stand-in, a part of a set.
     """
     profile = settings.profile()
     values = recipe(model, data, profile, variant)
@@ -62,14 +63,14 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     return result
 
 
-def test_scores(net: torch.nn.Module, loader, flip: bool) -> dict:
+def test_scores(net: torch.nn.Module, loader: TensorLoader, flip: bool) -> dict:
     """The test part of a result; top1_flip: with the mirror image, null where mirrored images were not trained on."""
     scores = evaluate(net, loader)
     scores.pop("confusion")
     return scores | {"top1_flip": evaluate(net, loader, flip=True)["top1"] if flip else None}
 
 
-def ship(net: torch.nn.Module, network: dict, result: dict, loader) -> None:
+def ship(net: torch.nn.Module, network: dict, result: dict, loader: TensorLoader) -> None:
     """Round the weights to float16, count what the rounded network gets right, and ship it in data/weights/."""
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():

@@ -54,7 +54,7 @@ def evaluate(model, loader, flip=False):
     model.to(device(), memory_format=torch.channels_last).eval()
     scores, labels = [], []
     with autocast("float32"):
-        for x, y in loader:
+        for x, y in not_empty(loader):
             x = to_device(x)  # (B, C, H, W)
             score = F.log_softmax(model(x), dim=1)  # (B, classes)
             if flip:
@@ -125,8 +125,13 @@ def progress(loader: Iterable, epoch: int, epochs: int) -> Iterable:
     bar = tqdm(
         loader, f"epoch {epoch + 1}/{epochs}", leave=False, disable=bool(os.environ.get("CI")), unit="batch"
     )
+    return not_empty(bar)
+
+
+def not_empty(loader: Iterable) -> Iterable:
+    """The loader's batches. Raises ValueError where there is none."""
     empty = True
-    for batch in bar:
+    for batch in loader:
         empty = False
         yield batch
     if empty:

@@ -1,0 +1,153 @@
+import dataclasses
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from course_utils import arrays
+from course_utils.arrays import Arrays, load_arrays, mean_and_std, take
+from course_utils.published import PUBLISHED
+from course_utils.sources import DataError
+
+STANDIN = "tinted_fashion_100"
+
+
+def no_network(*args):
+    raise OSError("no network in this test")
+
+
+@pytest.fixture
+def no_cifar(monkeypatch):
+    """CIFAR-100 lies nowhere on this machine and no source answers; the committed sets are here."""
+    nowhere = {"folder": "nowhere", "hub": "no/where/here", "digests": {"train": "no", "test": "no"}}
+    monkeypatch.setitem(PUBLISHED, "cifar100", PUBLISHED["cifar100"]._replace(**nowhere))
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.delenv("COURSE_STANDIN", raising=False)
+    monkeypatch.setattr(arrays.sources, "checkout", lambda: Path(__file__).parents[1])
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((2, 1, 3, 3)), np.zeros(2, np.int64), "images are float64 .2, 1, 3, 3.; expected uint8"),
+        (np.zeros((2, 3, 3), np.uint8), np.zeros(2, np.int64), r"\(2, 3, 3\); expected uint8 \(N, C, H, W\)"),
+        (np.zeros((2, 1, 3, 3), np.uint8), np.zeros(3, np.int64), r"\(3,\); expected int64 \(2,\)"),
+        (np.zeros((2, 1, 3, 3), np.uint8), np.zeros(2, np.int32), "labels are int32"),
+        (np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 2]), r"labels are 0\.\.2; expected 0\.\.1"),
+        (np.zeros((2, 1, 3, 3), np.uint8), np.array([-1, 0]), r"labels are -1\.\.0"),
+    ],
+)
+def test_arrays_that_do_not_fit_accepted(images, labels, message):
+    with pytest.raises(ValueError, match=message) as error:
+        Arrays(images, labels, ("a", "b"))
+    assert "\n" not in str(error.value)
+
+
+def test_arrays_changed_in_place_or_a_part_called_complete():
+    whole = Arrays(
+        np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2), np.arange(3), tuple("abc"), complete=True
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        whole.name = "other"
+    part = take(whole, np.array([2, 0]))
+    assert (len(whole), len(part), part.complete) == (3, 2, False)
+    assert part.images[:, 0, 0, 0].tolist() == [8, 0] and part.labels.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(("name", "split"), [("cifar", "train"), ("mnist", "validation")])
+def test_unknown_name_or_split_gives_something_else(name, split):
+    with pytest.raises(ValueError, match="expected") as error:
+        load_arrays(name, split)
+    assert "\n" not in str(error.value)
+
+
+def test_smoke_opens_a_socket_or_hides_the_standin(monkeypatch, no_cifar, capsys):
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: pytest.fail("looked up a host"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("opened a socket"))
+    found = load_arrays("cifar100", "test")
+    assert (found.name, len(found), len(found.classes)) == (STANDIN, 10_000, 100)
+    assert STANDIN in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("profile", ["cpu", "full"])
+def test_missing_cifar_trains_on_the_standin_unasked(monkeypatch, no_cifar, capsys, profile):
+    monkeypatch.setenv("COURSE_PROFILE", profile)
+    monkeypatch.setenv("COURSE_STANDIN", "0")
+    with pytest.raises(DataError, match="COURSE_STANDIN=1") as error:
+        load_arrays("cifar100", "test")
+    assert "\n" not in str(error.value)
+    monkeypatch.setenv("COURSE_STANDIN", "1")
+    capsys.readouterr()
+    assert load_arrays("cifar100", "test").name == STANDIN
+    assert STANDIN in capsys.readouterr().out
+
+
+def test_smoke_without_mnist_downloads_it(monkeypatch, cache, no_cifar):
+    monkeypatch.setattr(arrays.sources, "checkout", lambda: None)
+    monkeypatch.setattr(socket.socket, "connect", lambda *args: pytest.fail("opened a socket"))
+    with pytest.raises(DataError, match="COURSE_PROFILE=cpu"):
+        load_arrays("mnist", "test")
+
+
+@pytest.mark.parametrize("name", ["mnist", STANDIN])
+def test_second_load_differs_or_is_not_from_the_cache(cache, name):
+    first, second = load_arrays(name, "test"), load_arrays(name, "test")
+    assert (cache / f"{first.digest}.bin").stat().st_size == first.images.size + len(first)
+    assert (first.source != "cache", second.source) == (True, "cache")
+    for array in ("images", "labels"):
+        np.testing.assert_array_equal(getattr(first, array), getattr(second, array))
+    assert dataclasses.replace(second, images=first.images, labels=first.labels, source=first.source) == first
+
+
+@pytest.mark.parametrize("size", [0, 1000, 7_850_001])
+def test_cache_file_of_a_wrong_size_read_or_kept(cache, size):
+    digest = PUBLISHED["mnist"].digests["test"]
+    cache.mkdir()
+    (cache / f"{digest}.bin").write_bytes(bytes(size))
+    found = load_arrays("mnist", "test")
+    assert found.source != "cache" and arrays.sources.content_digest(found.images, found.labels) == digest
+    assert (cache / f"{digest}.bin").stat().st_size == 7_850_000  # 10,000 images of 784 bytes and a label
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_interrupted_cache_write_leaves_a_file_to_be_read(monkeypatch, cache, error):
+    def half(path, data):
+        path.open("wb").write(data[: len(data) // 2])
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    if isinstance(error, OSError):
+        assert len(load_arrays("mnist", "test")) == 10_000
+        assert list(cache.iterdir()) == []
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            load_arrays("mnist", "test")
+        assert list(cache.glob("*.bin")) == []
+
+
+def test_unwritable_cache_stops_a_load(cache):
+    cache.write_text("a file, not a folder")
+    assert len(load_arrays("mnist", "test")) == 10_000
+    assert cache.read_text() == "a file, not a folder"
+
+
+shapes = hnp.array_shapes(min_dims=4, max_dims=4, max_side=6)
+
+
+@given(hnp.arrays(np.uint8, shapes, elements=st.integers(0, 255)))
+def test_mean_and_std_differ_from_numpys(images):
+    mean, std = mean_and_std(Arrays(images, np.zeros(len(images), np.int64), ("a",)))
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)), atol=1e-12)
+    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), atol=1e-7)

@@ -1,0 +1,446 @@
+"""Every stop can be picked up; nothing damaged is read back; another run gets another file."""
+
+import os
+import pickle
+import random
+import re
+import runpy
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from course_utils import checkpoints, settings, training
+from course_utils.checkpoints import CheckpointError
+from course_utils.data import Arrays, TensorLoader
+from course_utils.training import fit
+
+CODE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SLOPE = 0.5
+
+def helper(x):
+    return x * 0.5
+
+def leaky(slope):
+    return lambda x: F.leaky_relu(x, slope)
+
+class Net(nn.Module):
+    kinds = {"a", "b", "c"}
+
+    def __init__(self, width=4, p=0.3, act=torch.relu):
+        super().__init__()
+        self.conv, self.norm, self.drop = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Dropout(p)
+        self.act, self.one, self.two = act, leaky(0.1), leaky(0.2)
+        self.head = nn.Linear(width * 36, 4)
+        self.register_buffer("scale", torch.ones(2), persistent=False)
+
+    @property
+    def half(self):
+        return 0.5
+
+    def forward(self, x, *, gain=1.0):
+        if "abc" in {"abc", "bcd", "cde"}:
+            x = F.relu(self.norm(self.conv(helper(x)))) * SLOPE * gain * self.half
+        return self.head(self.drop(self.two(self.one(self.act(x)))).flatten(1))
+"""
+
+
+@pytest.fixture(autouse=True)
+def on_the_processor(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    for module in (settings, checkpoints, training):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
+
+
+def define(code=CODE, name="lesson"):
+    exec(compile(code, "<cell>", "exec"), space := {"__name__": name})
+    return space["Net"]
+
+
+def arrays(pixel=0):
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (48, 1, 8, 8), np.uint8), draw.integers(0, 4, 48)
+    images[0, 0, 0, 0] = pixel
+    return Arrays(images, labels, tuple("abcd"))
+
+
+class Stopping(TensorLoader):
+    """A TensorLoader that draws global random numbers, and at whose third batch of one epoch Ctrl-C is pressed."""
+
+    stop_at = None
+
+    def __iter__(self):
+        for i, batch in enumerate(super().__iter__()):
+            np.random.rand(), random.random()
+            if self.epoch == self.stop_at and i == 2:
+                raise KeyboardInterrupt
+            yield batch
+
+
+def onecycle(optimizer, steps):
+    return OneCycleLR(optimizer, 0.1, total_steps=steps)
+
+
+def train(file="a.pt", *, model=None, code=CODE, name="lesson", width=4, p=0.3, act=torch.relu, epochs=3, lr=0.05,
+          optimizer=None, schedule=onecycle, loader=None, stop_at=None, pixel=0, batch_size=16, seed=0, shift=1,
+          flip=None, **rest):  # fmt: skip
+    """What a training cell does: build everything, call fit. Returns the model and the history."""
+    settings.seed_all(0)
+    model = model or define(code, name)(width, p, act)
+    kind = optimizer or partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+    optimizer = kind(model.parameters(), lr=lr)
+    if loader is None:
+        loader = Stopping(arrays(pixel), batch_size, train=True, seed=seed, shift=shift, flip=flip)
+        loader.stop_at = stop_at
+    rest = {"precision": "float32", "val": TensorLoader(arrays(), 20)} | rest
+    scheduler = schedule(optimizer, 3 * epochs) if schedule else None
+    history = fit(
+        model, loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, checkpoint=file, **rest
+    )
+    return model, history
+
+
+def same_weights(a, b):
+    a, b = (m if isinstance(m, dict) else m.state_dict() for m in (a, b))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_run_picked_up_after_ctrl_c_ends_with_other_weights(precision, capsys, tmp_path):
+    whole, expected = train("whole.pt", precision=precision)
+    draws = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+    model, cut = train("cut.pt", precision=precision, stop_at=1)
+    assert cut["complete"] is False and cut["epoch"] == [1]
+    assert "1 of 3 epochs" in capsys.readouterr().out
+    model, history = train("cut.pt", precision=precision)
+    assert same_weights(model, whole) and history["complete"] is True
+    for key in ("epoch", "lr", "loss", "top1", "val_loss", "val_top1"):
+        assert history[key] == expected[key]
+    assert draws == (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+    a, b = (torch.load(tmp_path / "runs" / f, weights_only=True) for f in ("whole.pt", "cut.pt"))
+    assert str(a["optimizer"]) == str(b["optimizer"]) and a["scaler"] == b["scaler"]
+    assert bool(a["scaler"]) == (precision == "float16") and a["step"] == b["step"] == 9
+
+
+SCRIPT = f"""
+import numpy as np
+import torch
+from course_utils import settings
+from course_utils.data import Arrays, TensorLoader
+from course_utils.training import fit
+{CODE}
+settings.seed_all(0)
+draw = np.random.default_rng(0)
+arrays = Arrays(draw.integers(0, 256, (48, 1, 8, 8), np.uint8), draw.integers(0, 4, 48), tuple("abcd"))
+model = Net()
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=900)
+fit(model, TensorLoader(arrays, 16, train=True, shift=1), epochs=300, optimizer=optimizer, scheduler=scheduler,
+    checkpoint="killed.pt", precision="float32")
+print("done", flush=True)
+"""
+
+
+def killed_after(count, command):
+    """Start the command, kill it after so many printed epochs; returns what it printed and how it ended."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if sum(line.startswith("epoch") for line in lines[1:]) == count:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    return lines, process.wait()
+
+
+def test_a_killed_process_leaves_what_cannot_be_picked_up(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    whole = runpy.run_path(str(script))["model"]
+    expected = [re.sub(r"\s+\S+ images/s", "", line) for line in capsys.readouterr().out.splitlines()]
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "killed"))
+    counts = [random.SystemRandom().randrange(1, 90) for _ in range(2)]
+    print("killed after", counts)
+    assert killed_after(counts[0], [sys.executable, "-u", script])[1] == -signal.SIGKILL
+    lines, code = killed_after(counts[0] + counts[1], [sys.executable, "-u", script])
+    assert code == -signal.SIGKILL and "Picked up from killed.pt" in lines[0]
+    capsys.readouterr()
+    assert same_weights(runpy.run_path(str(script))["model"], whole)
+    printed = [re.sub(r"\s+\S+ images/s", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert "Picked up from killed.pt" in printed[0] and printed[1:] == expected
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["COURSE_RUNS"] + "/planted",)
+
+
+def flipped(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 255
+    file.write_bytes(data)
+
+
+DAMAGE = {
+    "cut in half": lambda f: f.write_bytes(f.read_bytes()[: f.stat().st_size // 2]),
+    "without its last bytes": lambda f: f.write_bytes(f.read_bytes()[:-10]),
+    "empty": lambda f: f.write_bytes(b""),
+    "text": lambda f: f.write_text("no checkpoint at all\n"),
+    "one byte changed": flipped,
+    "a planted pickle": lambda f: f.write_bytes(pickle.dumps(Payload())),
+    "a planted payload in torch's format": lambda f: torch.save({"fingerprint": Payload()}, f),
+    "weights alone": lambda f: torch.save(nn.Linear(2, 2).state_dict(), f),
+    "a tensor": lambda f: torch.save(torch.zeros(3), f),
+    "a list": lambda f: torch.save([1], f),
+    "a fingerprint of another make": lambda f: torch.save({"fingerprint": "abc"}, f),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_read_or_ends_in_a_traceback(damage, tmp_path):
+    model, _ = train()
+    file = tmp_path / "runs" / "a.pt"
+    DAMAGE[damage](file)
+    with pytest.raises(CheckpointError, match="a.pt .*fresh=True") as error:
+        train()
+    assert "\n" not in str(error.value) and not (tmp_path / "runs" / "planted").exists()
+    again, history = train(fresh=True)
+    assert history["complete"] and same_weights(again, model)
+    assert same_weights(torch.load(file, weights_only=True)["model"], model)
+    assert os.listdir(file.parent) == ["a.pt"]
+
+
+def test_random_damage_is_read_or_ends_in_a_traceback(tmp_path):
+    model, _ = train(epochs=1)
+    file, draw = tmp_path / "runs" / "a.pt", np.random.default_rng(0)
+    good = file.read_bytes()
+    for _ in range(100):
+        data = bytearray(good)
+        at = int(draw.integers(len(good)))
+        data[at : at + 8] = draw.bytes(8)
+        file.write_bytes(data[: draw.integers(at + 1, len(good) + 1)] if draw.random() < 0.3 else data)
+        try:
+            assert same_weights(train(epochs=1)[0], model)  # the damage was in the padding
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+
+
+def test_a_file_is_half_written_where_saving_fails(tmp_path, monkeypatch):
+    train(epochs=3, stop_at=1)
+    before = (tmp_path / "runs" / "a.pt").read_bytes()
+
+    def fails(saved, target):
+        if not target.exists():
+            target.write_bytes(b"half")
+        raise OSError("disk full")
+
+    for module, name in ((torch, "save"), (os, "replace")):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+            patch.setattr(module, name, fails)
+            train()
+    assert os.listdir(tmp_path / "runs") == ["a.pt"] and (tmp_path / "runs" / "a.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("given, file", [("b.pt", "runs/b.pt"), ("runs/b.pt", "runs/b.pt"),
+                                         ("x/b.pt", "runs/x/b.pt"), ("/b.pt", "b.pt")])  # fmt: skip
+def test_a_checkpoint_lands_elsewhere_than_in_the_runs(given, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(f"{tmp_path}{given}" if given[0] == "/" else given, epochs=1)
+    assert (tmp_path / file).is_file() and len(list(tmp_path.rglob("*.pt"))) == 1
+
+
+def test_a_finished_run_is_not_picked_up_whatever_the_model_holds(capsys):
+    model = define()()
+
+    def decayed(z, y):
+        return F.cross_entropy(z, y) + 1e-4 * sum(p.square().sum() for p in model.parameters())
+
+    _, history = train(model=model, criterion=decayed)
+    printed = capsys.readouterr().out.splitlines()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.add_(1)
+    again, stored = train(model=model.eval(), criterion=decayed)
+    assert same_weights(again, weights) and stored == history
+    out = capsys.readouterr().out.splitlines()
+    assert "Picked up from a.pt: 3 of 3" in out[0] and out[1:] == printed
+
+
+DOCUMENTED = re.sub(r"(def [\w_]+\(.*\):|class Net.*:)\n( +)", r'\1\n\2"""Says what it does."""\n\2', CODE)
+SAME = {
+    "the cell run again": {},
+    "docstrings": {"code": DOCUMENTED},
+    "comments and blank lines": {"code": "# a comment\n\n\n" + CODE.replace("\n\n", "\n\n\n# and another\n")},
+    "a variable with the name of a method": {"code": "flatten = 3\n" + CODE},
+    "another module": {"name": "course_utils.models.lenet"},
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_the_same_network_defined_again_counts_as_another(case, capsys):
+    train(epochs=1)
+    train(epochs=1, **SAME[case])
+    assert "Picked up from a.pt" in capsys.readouterr().out
+
+
+class Pictures(Dataset):
+    def __init__(self, size=48):
+        self.size = size
+
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, i):
+        return torch.full((1, 8, 8), float(i)), i % 4
+
+    def __repr__(self):
+        return f"Pictures of {self.size} px"
+
+
+class Weighted:
+    """A criterion that is no Module."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def __call__(self, z, y):
+        return self.weight * F.cross_entropy(z, y)
+
+
+class Descent(torch.optim.SGD):
+    """A learner's own optimizer."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class Descent2(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step(closure)
+        return super().step(closure)
+
+
+Descent2.__name__ = Descent2.__qualname__ = "Descent"
+
+
+def with_tensor(weight):
+    weight = torch.tensor(weight)
+    return lambda z, y: F.cross_entropy(z, y, weight=weight)
+
+
+def with_module(**facts):
+    inner = nn.CrossEntropyLoss(**facts)
+    return lambda z, y: inner(z, y)
+
+
+def smooth(eps):
+    return nn.CrossEntropyLoss(label_smoothing=eps)
+
+
+def weighted(*weight):
+    return nn.CrossEntropyLoss(weight=torch.tensor(weight))
+
+
+def swapped(old, new):
+    assert old in CODE
+    return {"code": CODE.replace(old, new)}
+
+
+CE = F.cross_entropy
+OTHER = {  # what changes: (arguments of the first run, of the second, a word of the line that says so)
+    "lr": ({"schedule": None}, {"lr": 0.06}, "'lr': 0.05 there, 'lr': 0.06 here"),
+    "peak of the schedule": ({}, {"schedule": lambda o, n: OneCycleLR(o, 0.2, total_steps=n)}, "'lr'"),
+    "width": ({}, {"width": 5}, "Conv2d"),
+    "relu to tanh in forward": ({}, swapped("F.relu(", "F.tanh("), "code"),
+    "relu to tanh as an attribute": ({}, {"act": torch.tanh}, "code"),
+    "a constant in a helper of forward": ({}, swapped("x * 0.5", "x * 0.6"), "code"),
+    "a global that forward reads": ({}, swapped("SLOPE = 0.5", "SLOPE = 0.6"), "code"),
+    "a keyword's default": ({}, swapped("gain=1.0", "gain=1.1"), "code"),
+    "a property": ({}, swapped("return 0.5", "return 0.6"), "code"),
+    "what the second closure of a kind holds": ({}, swapped("leaky(0.2)", "leaky(0.3)"), "code"),
+    "a buffer that no checkpoint holds": ({}, swapped("torch.ones(2)", "torch.zeros(2)"), "code"),
+    "p of dropout": ({}, {"p": 0.4}, "0.3"),
+    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "label_smoothing"),
+    "class weights": ({"criterion": weighted(1.0, 1, 1, 1)}, {"criterion": weighted(1.0, 1, 1, 2)}, "criterion"),
+    "class weights in a closure":
+        ({"criterion": with_tensor([1.0, 1, 1, 1])}, {"criterion": with_tensor([1.0, 1, 1, 2])}, "criterion"),
+    "a module in a closure":
+        ({"criterion": with_module(label_smoothing=0.1)}, {"criterion": with_module(label_smoothing=0.2)}, "criterion"),
+    "a partial": ({"criterion": partial(CE, label_smoothing=0.1)}, {"criterion": partial(CE, label_smoothing=0.2)},
+                  "criterion"),
+    "a criterion that is no Module": ({"criterion": Weighted(1.0)}, {"criterion": Weighted(2.0)}, "criterion"),
+    "the function of LambdaLR": ({"schedule": lambda o, n: LambdaLR(o, lambda step: 0.9**step)},
+                                 {"schedule": lambda o, n: LambdaLR(o, lambda step: 0.8**step)}, "scheduler"),
+    "no schedule": ({"schedule": lambda o, n: LambdaLR(o, lambda step: 1.0)}, {"schedule": None},
+                    "initial_lr"),
+    "code of an own optimizer": ({"optimizer": Descent}, {"optimizer": Descent2}, "optimizer"),
+    "epochs": ({}, {"epochs": 2}, "epochs"),
+    "precision": ({}, {"precision": "bfloat16"}, "precision"),
+    "seed of the loader": ({}, {"seed": 1}, "seed"),
+    "batch size": ({}, {"batch_size": 15, "schedule": lambda o, n: onecycle(o, n + 9)}, "batch_size"),
+    "shift": ({}, {"shift": 2}, "shift"),
+    "flip": ({}, {"flip": "random"}, "flip"),
+    "one pixel": ({}, {"pixel": 1}, "images"),
+    "validation": ({}, {"val": None}, "validation"),
+    "the data set of a DataLoader": ({"loader": DataLoader(Pictures(), 16)}, {"loader": DataLoader(Pictures(9), 16)},
+                                     "Pictures of 9"),
+    "start": ({}, {"start": "imagenet"}, "imagenet"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OTHER)
+def test_another_run_is_taken_for_the_stored_one_or_overwrites_it(case, capsys, tmp_path):
+    first, second, word = OTHER[case]
+    train(**{"epochs": 1} | first)
+    before = (tmp_path / "runs" / "a.pt").read_bytes()
+    capsys.readouterr()
+    _, history = train(**{"epochs": 1} | first | second)
+    said, *lines = capsys.readouterr().out.splitlines()
+    assert "Picked up" not in said and word in said and history["complete"]
+    assert len(lines) == len(history["epoch"]) and all(line.startswith("epoch") for line in lines)
+    (other,) = [file.name for file in (tmp_path / "runs").iterdir() if file.name != "a.pt"]
+    assert re.fullmatch(r"a-[0-9a-f]{8}\.pt", other) and other in said
+    assert (tmp_path / "runs" / "a.pt").read_bytes() == before
+    for arguments, file in ((first, "a.pt"), (first | second, other)):
+        train(**{"epochs": 1} | arguments)
+        assert f"Picked up from {file}" in capsys.readouterr().out
+
+
+def test_numpy_numbers_in_a_recipe_make_a_checkpoint_that_cannot_be_read(capsys):
+    for _ in range(2):
+        train(lr=np.float64(0.05), epochs=int(np.int64(1)), schedule=None)
+    assert "Picked up" in capsys.readouterr().out
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter([(torch.full((1, 8, 8), float(i)), i % 4) for i in range(48)])
+
+
+def test_a_loader_without_a_length_cannot_have_a_checkpoint(capsys):
+    for _ in range(2):
+        train(loader=DataLoader(Endless(), 16), epochs=1)
+    assert "Picked up" in capsys.readouterr().out
+
+
+def test_the_fingerprint_depends_on_the_hash_seed_of_the_process(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("epochs=300", "epochs=1"))
+    for seed in "12":
+        done = subprocess.run([sys.executable, script], env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
+                              capture_output=True, text=True)  # fmt: skip
+    assert "Picked up from killed.pt: 1 of 1" in done.stdout

@@ -1,0 +1,118 @@
+"""Recipes, and a snapshot of them: a value that changes needs a new version.
+
+python tests/test_recipes.py writes recipes.json anew; it refuses values that changed without a new version.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from course_utils import recipes
+from course_utils.models import MODELS
+from course_utils.settings import PROFILES
+
+SNAPSHOT = Path(__file__).with_name("recipes.json")
+
+
+def current():
+    """Version and digest of the values of every recipe, by a name of four words."""
+    found = {}
+    for (model, data), profile in ((pair, p) for pair in recipes.RECIPES for p in PROFILES):
+        for variant in (None, *recipes.VARIANTS.get((model, data), ())):
+            values = recipes.recipe(model, data, profile, variant)
+            digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+            found[f"{model} {data} {profile} {variant or '-'}"] = {
+                "version": values["version"],
+                "sha256": digest,
+            }
+    return found
+
+
+def unversioned(old, new):
+    """Recipes whose values are others than in `old` under the same version."""
+    return [k for k in old.keys() & new.keys() if old[k] != new[k] and old[k]["version"] == new[k]["version"]]
+
+
+def test_a_recipe_changed_without_a_new_version():
+    old = json.loads(SNAPSHOT.read_text())
+    assert unversioned(old, current()) == []
+    assert old == current(), "run: python tests/test_recipes.py"
+
+
+def test_a_changed_value_goes_unnoticed(monkeypatch):
+    old, table = current(), recipes.RECIPES["lenet", "mnist"]
+    monkeypatch.setitem(table, "cpu", {"epochs": 99})
+    assert sorted(unversioned(old, current())) == ["lenet mnist cpu -", "lenet mnist cpu no-shift"]
+    monkeypatch.setitem(table, "every profile", table["every profile"] | {"version": 99})
+    assert unversioned(old, current()) == []
+
+
+def test_a_recipe_is_not_the_table_changed_by_profile_and_variant(monkeypatch):
+    table = {"every profile": {"a": 1, "b": 1, "c": 1}, "smoke": {"b": 2, "c": 2}, "cpu": {}, "full": {}}
+    monkeypatch.setitem(recipes.RECIPES, ("m", "d"), table)
+    monkeypatch.setitem(recipes.VARIANTS, ("m", "d"), {"v": {"c": 3}})
+    assert recipes.recipe("m", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3}
+    assert recipes.recipe("m", "d", "cpu") == {"a": 1, "b": 1, "c": 1}
+    with pytest.raises(ValueError, match="no recipe for m on x; expected one of: .*m on d"):
+        recipes.recipe("m", "x", "cpu")
+    with pytest.raises(ValueError, match="no variant 'w' of m on d; expected one of: v"):
+        recipes.recipe("m", "d", "cpu", "w")
+
+
+@pytest.mark.parametrize("pair", recipes.RECIPES)
+def test_a_recipe_lacks_a_value_or_names_no_network(pair):
+    keys = "version batch_size peak_lr weight_decay label_smoothing shift flip sizes limit network epochs".split()
+    for profile in PROFILES:
+        values = recipes.recipe(*pair, profile)
+        assert set(keys) <= set(values) and isinstance(values["version"], int) and pair[0] in MODELS
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+
+
+def test_biases_or_norms_are_decayed_or_momentum_is_not_nesterov():
+    net = small()
+    optimizer = recipes.sgd(net, 0.2, 0.01)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert {n: decay[id(p)] for n, p in net.named_parameters()} == {
+        "0.weight": 0.01, "0.bias": 0, "1.weight": 0, "1.bias": 0, "2.weight": 0.01, "2.bias": 0,
+    }  # fmt: skip
+    assert all((g["lr"], g["momentum"], g["nesterov"]) == (0.2, 0.9, True) for g in optimizer.param_groups)
+
+
+def test_the_schedule_peaks_elsewhere_or_does_not_end_at_zero():
+    optimizer = recipes.sgd(small(), 0.5, 0.01)
+    schedule, rates = recipes.triangular(optimizer, 0.5, 50), []
+    for step in range(50):
+        rates.append(optimizer.param_groups[1]["lr"])
+        optimizer.step()
+        if step < 49:
+            schedule.step()
+    peak = rates.index(max(rates))
+    assert peak == 50 // 5 - 1 and max(rates) == pytest.approx(0.5)
+    assert rates[-1] == pytest.approx(0, abs=1e-5) and rates[0] < 0.05
+    for part in (rates[: peak + 1], rates[peak:]):  # two straight lines
+        assert torch.tensor(part, dtype=torch.float64).diff().std().item() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_parts_of_a_training_ignore_the_recipe():
+    values = {"peak_lr": 0.3, "weight_decay": 0.02, "epochs": 4, "label_smoothing": 0.1}
+    made = recipes.parts(small(), values, 5)
+    assert made["epochs"] == 4 and made["scheduler"].total_steps == 20
+    assert made["optimizer"].param_groups[0]["weight_decay"] == 0.02
+    assert made["optimizer"].param_groups[0]["max_lr"] == 0.3
+    z, y = torch.randn(5, 3), torch.arange(5) % 3
+    smooth = -(0.9 * z.log_softmax(1)[range(5), y] + 0.1 * z.log_softmax(1).mean(1)).mean()
+    torch.testing.assert_close(made["criterion"](z, y), smooth)
+
+
+if __name__ == "__main__":
+    stored = json.loads(SNAPSHOT.read_text()) if SNAPSHOT.is_file() else {}
+    if changed := unversioned(stored, current()):
+        raise SystemExit(f"changed without a new version: {', '.join(changed)}")
+    SNAPSHOT.write_text(json.dumps(current(), indent=1) + "\n")

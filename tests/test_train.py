@@ -1,0 +1,184 @@
+"""python -m course_utils train, and the function behind it."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from course_utils import __main__ as command_line
+from course_utils import recipes, results, settings, standin, train
+from course_utils.data import Arrays, make_loaders
+from course_utils.sources import content_digest
+
+COMMAND = "train --model lenet --data mnist --profile smoke --seed 3"
+FIELDS = {
+    "model": "lenet", "dataset": "mnist", "profile": "smoke", "variant": None, "seed": 0, "parameters": 61_706,
+    "macs": 416_520, "epochs": 3,
+}  # fmt: skip
+OTHER_FIELDS = "recipe history val test minutes images_per_second precision data machine commit date".split()
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    return tmp_path / "runs"
+
+
+def digits(split, name="mnist", per_class=40, complete=False):
+    """Images of ten blurred templates: learnt within an epoch."""
+    draw = np.random.default_rng(split == "test")
+    labels = np.arange(10 * per_class) % 10
+    templates = np.random.default_rng(9).integers(0, 200, (10, 1, 28, 28))
+    images = (templates[labels] + draw.integers(0, 56, (len(labels), 1, 28, 28))).astype(np.uint8)
+    facts = {"name": name, "split": split, "complete": complete, "digest": content_digest(images, labels)}
+    return Arrays(images, labels, tuple("0123456789"), **facts)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(train, "load_arrays", lambda name, split: digits(split))
+
+
+def run(arguments, monkeypatch, capsys):
+    """Exit code, stdout and stderr of the command line, in this process."""
+    monkeypatch.setattr(sys, "argv", ["course_utils", *arguments.split()])
+    capsys.readouterr()
+    said = command_line.main()
+    out, err = capsys.readouterr()
+    assert err == ""
+    return said, out
+
+
+def test_the_result_file_lacks_a_field_or_holds_another_value(small, runs, capsys):
+    made = train.train("lenet", "mnist")
+    (file,) = runs.glob("*.json")
+    stored = json.loads(file.read_text())
+    assert file.name == "lenet-mnist-smoke-s0.json" and stored == made
+    assert sorted(stored) == sorted([*FIELDS, *OTHER_FIELDS])
+    assert {key: stored[key] for key in FIELDS} == FIELDS
+    assert stored["recipe"] == recipes.recipe("lenet", "mnist", "smoke")
+    assert stored["data"] == {
+        "digest": digits("train").digest,
+        "complete": False,
+        "train_size": 10 * (40 - 4),
+    }
+    assert sorted(stored["test"]) == sorted("top1 top5 loss correct total top1_flip".split())
+    net = results.MODELS["lenet"]()
+    net.load_state_dict(torch.load(runs / "lenet-mnist-smoke-s0.pt", weights_only=True)["model"])
+    x, y = next(iter(make_loaders((digits("train"), digits("test")), 32).test))
+    right = (net.eval()(x.cpu()).argmax(1) == y.cpu()).sum().item()
+    assert (stored["test"]["correct"], stored["test"]["total"]) == (right, 400)
+    assert stored["test"]["top1"] == right / 400 and stored["test"]["top1_flip"] is None
+    assert stored["val"]["top1"] == stored["history"]["val_top1"][-1] and len(stored["history"]["epoch"]) == 3
+    assert stored["minutes"] == pytest.approx(sum(stored["history"]["seconds"]) / 60, abs=1e-3)
+
+
+def test_a_run_that_is_finished_trains_again(small, monkeypatch, capsys, runs):
+    code, first = run(COMMAND, monkeypatch, capsys)
+    assert code == 0 and "test " in first and " of 400)" in first
+    code, again = run(COMMAND, monkeypatch, capsys)
+    head, *lines = again.splitlines(keepends=True)
+    assert "Picked up from lenet-mnist-smoke-s3.pt: 3 of 3" in lines.pop(0) and head + "".join(lines) == first
+
+
+def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
+    code, out = run(COMMAND + " --variant no-shift", monkeypatch, capsys)
+    stored = json.loads((runs / "lenet-mnist-smoke-no-shift-s3.json").read_text())
+    assert code == 0 and stored["test"] is None and "test set not read" in out
+    assert stored["recipe"]["shift"] == 0 and stored["variant"] == "no-shift"
+    final = recipes.VARIANTS["lenet", "mnist"]["no-shift"] | {"final": True}
+    monkeypatch.setitem(recipes.VARIANTS["lenet", "mnist"], "no-shift", final)
+    assert train.train("lenet", "mnist", "no-shift")["test"]["total"] == 400
+
+
+@pytest.mark.parametrize("name, complete, profile, said", [
+    ("mnist", True, "smoke", "--record with the profile smoke"),
+    (standin.NAME, True, "cpu", f"--record with {standin.NAME}"),
+    ("mnist", False, "cpu", "--record with mnist"),
+])  # fmt: skip
+def test_the_ledger_takes_smoke_the_stand_in_or_a_part(
+    name, complete, profile, said, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setattr(train, "load_arrays", lambda _, split: digits(split, name, complete=complete))
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
+    error, out = run(f"train --model lenet --data mnist --profile {profile} --record", monkeypatch, capsys)
+    assert said in error and out == "" and list(tmp_path.rglob("*.*")) == []
+
+
+def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch, tmp_path, capsys, runs):
+    parts = {"train": digits("train", per_class=510, complete=True), "test": digits("test", complete=True)}
+    monkeypatch.setattr(train, "load_arrays", lambda name, split: parts[split])
+    (tmp_path / "checkout").mkdir()
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
+    monkeypatch.setitem(recipes.RECIPES["lenet", "mnist"], "cpu", {"epochs": 1, "batch_size": 10})
+    monkeypatch.setenv("COURSE_PROFILE", "cpu")
+    made = train.train("lenet", "mnist", record=True)
+    ledger = tmp_path / "checkout/data/results/lenet-mnist-cpu-s0.json"
+    assert json.loads(ledger.read_text()) == made == json.loads((runs / ledger.name).read_text())
+    assert made["data"]["complete"] is True and made["data"]["train_size"] == 100
+    net = results.load_weights("lenet-mnist")
+    x, y = next(iter(make_loaders(tuple(parts.values()), 10).test))
+    assert net.facts["test_correct"] == str((net(x.cpu()).argmax(1) == y.cpu()).sum().item())
+    assert net.facts["digest"] == parts["train"].digest and json.loads(net.facts["recipe"]) == made["recipe"]
+    weights = (tmp_path / "checkout/data/weights/lenet-mnist.safetensors").read_bytes()
+    train.train("lenet", "mnist", seed=1, record=True)  # only seed 0 is shipped
+    assert (tmp_path / "checkout/data/weights/lenet-mnist.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("arguments, said", [
+    ("train --model lenet --data imagenet", "no recipe for lenet on imagenet; expected one of: lenet on mnist"),
+    ("train --model lenet --data mnist --variant x", "no variant 'x' of lenet on mnist"),
+    ("train --model lenet --data mnist --seed -1", "eed must be between"),
+    ("a damaged checkpoint", "lenet-mnist-smoke-s3.pt is cut short"),
+    ("a file in the place of the runs", "runs"),
+    ("Ctrl-C", "stopped; the same command goes on"),
+])  # fmt: skip
+def test_an_error_is_a_traceback_or_several_lines(small, arguments, said, monkeypatch, capsys, runs):
+    if arguments == "a damaged checkpoint":
+        runs.mkdir()
+        (runs / "lenet-mnist-smoke-s3.pt").write_text("half")
+    elif arguments == "a file in the place of the runs":
+        runs.write_text("")
+    elif arguments == "Ctrl-C":
+        monkeypatch.setattr(
+            "course_utils.training.set_epoch", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+    error, _ = run(arguments if arguments.startswith("train") else COMMAND, monkeypatch, capsys)
+    assert error.startswith("course_utils: ") and said in error and "\n" not in error
+
+
+def test_an_error_ends_with_exit_code_0_or_on_stdout():
+    command = [sys.executable, "-m", "course_utils", "train", "--model", "lenet", "--data", "imagenet"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=settings.checkout())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr.startswith("course_utils: no recipe for lenet on imagenet")
+        and done.stderr.count("\n") == 1
+    )
+
+
+def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
+    def weights(folder):
+        return torch.load(tmp_path / folder / "lenet-mnist-smoke-s3.pt", weights_only=True)["model"]
+
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "whole"))
+    code, expected = run(COMMAND, monkeypatch, capsys)
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "killed"))
+    count = random.SystemRandom().randrange(1, 4)  # lines: the network's, then one an epoch
+    print("killed after", count)
+    command = [sys.executable, "-u", "-m", "course_utils", *COMMAND.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=settings.checkout()) as process:
+        for _ in range(count):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    code, out = run(COMMAND, monkeypatch, capsys)
+    assert code == 0 and out.splitlines()[-1].split(",")[:2] == expected.splitlines()[-1].split(",")[:2]
+    a, b = weights("whole"), weights("killed")
+    assert all(torch.equal(a[name], b[name]) for name in a)
