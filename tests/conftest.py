@@ -19,7 +19,7 @@ def pytest_terminal_summary(terminalreporter):
     seconds = collections.Counter()
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         notebook = getattr(report, "nodeid", None) or ""
-        if ".ipynb" in notebook:
+        if notebook.startswith("notebooks/"):
             seconds[notebook.split("::")[0]] += getattr(report, "duration", 0)
     for notebook, total in sorted(seconds.items()):
         terminalreporter.write_line(f"{total:6.1f} s  {notebook}")

@@ -187,7 +187,7 @@ def render(names: list[str]) -> None:
                     png, alt = output.data["image/png"].replace("\n", ""), cell.metadata.get("alt", "")
                     output.data = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{png}">'}
         html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-        html = re.sub(r"<script[^>]*\bsrc=[^>]*></script>", "", html)
+        html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
         (ROOT / "build" / f"{path.stem}.html").write_text(html, encoding="utf-8")
         print(f"build/{path.stem}.html")
 
