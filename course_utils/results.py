@@ -72,16 +72,20 @@ def ledger(key: str) -> list[dict]:
 
 
 def read_results(key: str) -> list[dict]:
-    """The results of `key` by seed, from runs() where there are any, else from the ledger; says which.
+    """The results of `key` by seed, each from runs() where it is there, else from the ledger; says which.
 
     Raises FileNotFoundError where neither has one.
     """
+    found, words = {}, []
     for place in ("your runs", "the ledger")[: 2 if settings.checkout() else 1]:
-        found = stored(key, settings.runs() if place == "your runs" else folder("results"))
-        if found:
-            print(f"{key}: {len(found)} seed{'s' * (len(found) > 1)} from {place}.")
-            return found
-    raise FileNotFoundError(f"no result {key}. Make one: python -m course_utils train (see --help).")
+        new = stored(key, settings.runs() if place == "your runs" else folder("results"))
+        new = {record["seed"]: record for record in new if record["seed"] not in found}
+        found |= new
+        words += [f"seed{'s' * (len(new) > 1)} {', '.join(map(str, new))} from {place}"] if new else []
+    if not found:
+        raise FileNotFoundError(f"no result {key}. Make one: python -m course_utils train (see --help).")
+    print(f"{key}: {'; '.join(words)}.")
+    return [found[seed] for seed in sorted(found)]
 
 
 def stored(key: str, where: Path) -> list[dict]:

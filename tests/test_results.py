@@ -68,11 +68,14 @@ def test_runs_do_not_come_before_the_ledger_or_variants_mix(checkout, capsys):
     put(checkout / "data/results", *(record(seed, 0.9) for seed in (10, 2)))
     put(checkout / "data/results", record(0, 0.1, variant="no-shift"), record(0, 0.1, variant="s1"))
     assert [r["seed"] for r in results.read_results("lenet-mnist-cpu")] == [2, 10]
-    put(settings.runs(), record(0, 0.8))
-    assert [r["test"]["top1"] for r in results.read_results("lenet-mnist-cpu")] == [0.8]
+    put(settings.runs(), record(0, 0.8), record(2, 0.7))
+    assert [r["test"]["top1"] for r in results.read_results("lenet-mnist-cpu")] == [0.8, 0.7, 0.9]
     assert [r["seed"] for r in results.ledger("lenet-mnist-cpu")] == [2, 10]
     out = capsys.readouterr().out.splitlines()
-    assert out == ["lenet-mnist-cpu: 2 seeds from the ledger.", "lenet-mnist-cpu: 1 seed from your runs."]
+    assert out == [
+        "lenet-mnist-cpu: seeds 2, 10 from the ledger.",
+        "lenet-mnist-cpu: seeds 0, 2 from your runs; seed 10 from the ledger.",
+    ]
 
 
 def test_own_runs_cannot_be_read_outside_a_checkout(checkout, monkeypatch):
