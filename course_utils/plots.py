@@ -11,12 +11,17 @@ STYLE = {  # colours of Okabe & Ito 2008, told apart by colour-blind readers; a 
     **{"figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white"},
     **{"font.size": 10, "axes.titlesize": 11, "figure.titlesize": 11, "figure.dpi": 100},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3},
-    **{"axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]), "legend.frameon": False},
+    **{
+        "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, RED, PURPLE, GREY]),
+        "legend.frameon": False,
+    },
 }
 
 
 @contextlib.contextmanager
-def figure(title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 3.6), **kwargs) -> Iterator:
+def figure(
+    title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 3.6), **kwargs
+) -> Iterator:
     """A figure in the course's style with its axes, shown at the end of the block; size in inches.
 
     kwargs: plt.subplots'. The title is a sentence that says what to see.
@@ -28,7 +33,9 @@ def figure(title: str, rows: int = 1, columns: int = 1, size: tuple[float, float
         plt.show()
 
 
-def show_images(images: np.ndarray, titles: Sequence[str], title: str, columns: int = 8, side: float = 1.1) -> None:
+def show_images(
+    images: np.ndarray, titles: Sequence[str], title: str, columns: int = 8, side: float = 1.1
+) -> None:
     """Pictures in a grid. images: (N, H, W) or (N, H, W, 3), uint8 or floats 0..1; side: inches of one picture."""
     rows = -(-len(images) // columns)
     height = side * rows * (1.25 if any(titles) else 1.05) + 0.45
@@ -41,10 +48,14 @@ def show_images(images: np.ndarray, titles: Sequence[str], title: str, columns: 
             ax.set_title(text, fontsize=9)
 
 
-def show_maps(maps: np.ndarray, titles: Sequence[str], title: str, columns: int = 8, side: float = 1.1) -> None:
+def show_maps(
+    maps: np.ndarray, titles: Sequence[str], title: str, columns: int = 8, side: float = 1.1
+) -> None:
     """Filters or feature maps (N, H, W) in a grid on one colour scale, symmetric about white, with its bar."""
     rows, limit = -(-len(maps) // columns), float(np.abs(maps).max()) or 1.0
-    with figure(title, rows, columns, (side * columns + 0.8, side * rows * 1.25 + 0.45), squeeze=False) as axes:
+    with figure(
+        title, rows, columns, (side * columns + 0.8, side * rows * 1.25 + 0.45), squeeze=False
+    ) as axes:
         for ax in axes.flat:
             ax.axis("off")
         for ax, picture, text in zip(axes.flat, maps, titles, strict=False):
@@ -54,26 +65,27 @@ def show_maps(maps: np.ndarray, titles: Sequence[str], title: str, columns: int 
 
 
 def show_history(history: dict, title: str) -> None:
-    """Loss and accuracy of training and validation by epoch."""
+    """Loss and error (the images whose top-1 is wrong) of training and validation by epoch."""
     with figure(title, 1, 2, (9, 3.4)) as (left, right):
-        for ax, key, scale in ((left, "loss", 1), (right, "top1", 100)):
-            for prefix, name, marker in (("", "training", "o"), ("val_", "validation", "s")):
-                values = scale * np.array(history[prefix + key], dtype=float)
+        for prefix, name, marker in (("", "training", "o"), ("val_", "validation", "s")):
+            top1 = np.array(history[prefix + "top1"], dtype=float)
+            for ax, values in ((left, history[prefix + "loss"]), (right, 100 * (1 - top1))):
                 ax.plot(history["epoch"], values, marker=marker, markersize=3, label=name)
+        for ax, label in ((left, "cross-entropy (nats)"), (right, "error (% of images wrong)")):
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter("{x:g}")
             ax.set_xlabel("epoch")
+            ax.set_ylabel(label)
             ax.legend()
-        left.set_ylabel("cross-entropy (nats)")
-        left.set_yscale("log")
-        right.set_ylabel("top-1 (%)")
 
 
 def show_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """Counts of predicted (columns) by true class (rows); the diagonal, which is right, is left white."""
+    """How many images of each true class (rows) were taken for another one (columns); right answers left out."""
     wrong = np.array(confusion)
     np.fill_diagonal(wrong, 0)
     side = 1.6 + 0.36 * len(classes)
-    with figure(title, size=(side + 1, side)) as ax:
-        drawn = ax.imshow(wrong, cmap="Oranges")
+    with figure(title, size=(side, side)) as ax:
+        ax.imshow(wrong, cmap="Oranges")
         ax.grid(False)
         ax.set_xticks(range(len(classes)), classes)
         ax.set_yticks(range(len(classes)), classes)
@@ -81,5 +93,6 @@ def show_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) ->
         ax.set_ylabel("true class")
         for i, j in np.argwhere(wrong > 0):
             dark = wrong[i, j] > 0.6 * wrong.max()
-            ax.text(j, i, wrong[i, j], ha="center", va="center", fontsize=8, color="white" if dark else "black")
-        ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="images")
+            ax.text(
+                j, i, wrong[i, j], ha="center", va="center", fontsize=8, color="white" if dark else "black"
+            )

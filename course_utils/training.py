@@ -47,7 +47,7 @@ def train_epoch(
 
 @torch.no_grad()
 def evaluate(model, loader, flip=False):
-    """Score a network in float32: loss (cross-entropy), top1, top5, correct, total, confusion (true, predicted).
+    """Score a network in float32: loss (cross-entropy), top1, top5, correct, total, confusion[true, said].
 
     flip: average the softmax of each image and of its mirror image.
     """
@@ -74,9 +74,10 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
         precision="auto", strict=False, fresh=False, start="random"):  # fmt: skip
     """Train; one line an epoch; returns the history, a dict of lists (KEYS) plus `complete`.
 
-    loader, val: iterables of (x, y); scheduler: stepped once a batch; checkpoint: a file, written every epoch, from
-    which the same call goes on (relative: in runs()); precision: as in settings.precision; strict: stop where the
-    network does not learn; fresh: ignore what the checkpoint holds; start: a word for where the weights come from.
+    loader, val: iterables of (x, y); scheduler: stepped once a batch; checkpoint: a file, written every
+    epoch, from which the same call goes on (relative: in runs()); precision: as in settings.precision;
+    strict: stop where the network does not learn; fresh: ignore what the checkpoint holds; start: a word
+    for where the weights come from.
     """
     model.to(device(), memory_format=torch.channels_last)
     run = Run(
@@ -99,9 +100,7 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
             print(line(run.history, -1, epochs))
             save_checkpoint(run)
     except KeyboardInterrupt:
-        print(
-            f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs; the same call goes on from there."
-        )
+        print(f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs; the same call goes on.")
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history
 

@@ -63,7 +63,7 @@ def test_a_file_of_that_name_that_the_course_did_not_write_is_kept(course):
 def test_rendered_lesson_needs_no_network_and_keeps_formulas_code_and_alt_text(course):
     tools.render([])
     html = (course / "build" / "00_sums.html").read_text(encoding="utf-8")
-    assert html.count("<math") == 2 and "cost: $5, $6" in html
+    assert html.count("<math") == 2 and html.count('display="block"') == 1 and "cost: $5, $6" in html
     assert 'alt="A picture of a sum"' in html
     assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=[\"']?(https?:)?//", html)
 

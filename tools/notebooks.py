@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
 COLAB = """\
 # Only on Colab: fetch the course and what it needs; elsewhere this cell does nothing.
-import os, subprocess, sys
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 KEEP_IN_DRIVE = False  # True: checkpoints go to your Drive and outlive the machine
@@ -178,7 +180,7 @@ def render(names: list[str]) -> None:
                 pieces = re.split(r"(`+.*?`+)", cell.source, flags=re.DOTALL)  # code is no formula
                 for i in range(0, len(pieces), 2):
                     text = re.sub(
-                        r"\$\$(.+?)\$\$", lambda m: convert(m[1], "block"), pieces[i], flags=re.DOTALL
+                        r"\$\$(.+?)\$\$", lambda m: convert(m[1], display="block"), pieces[i], flags=re.DOTALL
                     )
                     pieces[i] = re.sub(r"\$(.+?)\$", lambda m: convert(m[1]), text)
                 cell.source = "".join(pieces)

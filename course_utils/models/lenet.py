@@ -5,12 +5,12 @@ from torch import nn
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as one writes it today: 61,706 parameters and 416,520 multiply-adds for 1 x 28 x 28 and 10 classes.
+    """LeNet-5 as one writes it today: 61,706 parameters, 416,520 multiply-adds for 1 x 28 x 28, 10 classes.
 
     Input (N, in_channels, 28, 28), output logits (N, num_classes).
-    Differs from the paper: ReLU for the scaled tanh and max pooling for the trainable average (both train in
-    fewer steps), every map of C3 sees all six maps of S2 (a plain layer for a table of connections), ten logits
-    for the ten radial basis functions (cross-entropy needs logits).
+    Differs from the paper: ReLU for the scaled tanh and max pooling for the trainable average (the usual
+    choice since 2012), every map of C3 sees all six maps of S2 (a plain layer for a table of connections),
+    logits for radial basis functions (cross-entropy needs logits).
     """
 
     def __init__(self, num_classes=10, in_channels=1):
