@@ -38,7 +38,7 @@ def show_images(
 ) -> None:
     """Pictures in a grid. images: (N, H, W) or (N, H, W, 3), uint8 or floats 0..1; side: inches of one picture."""
     rows = -(-len(images) // columns)
-    height = side * rows * (1.25 if any(titles) else 1.05) + 0.45
+    height = side * rows * (1.45 if any(titles) else 1.05) + 0.45
     with figure(title, rows, columns, (side * columns, height), squeeze=False) as axes:
         for ax in axes.flat:
             ax.axis("off")
