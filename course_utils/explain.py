@@ -46,10 +46,8 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    counts, calls = (
-        counter.get_flop_counts(),
-        Counter(row[0] for row in rows),
-    )  # by layer, all its calls together
+    counts = counter.get_flop_counts()  # by layer, all its calls together
+    calls = Counter(row[0] for row in rows)
     names = {name: ".".join(filter(None, (type(model).__name__, name))) for name in calls}
     return [Layer(*row, sum(counts.get(names[row[0]], {}).values()) // 2 // calls[row[0]]) for row in rows]
 

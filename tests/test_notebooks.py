@@ -49,6 +49,10 @@ def test_lesson_is_valid_and_its_headings_are_in_order(lesson):
     assert "## What you have seen" in text and "## Further reading" in text
 
 
+def test_no_cell_is_empty(lesson):
+    assert all(cell.source.strip() for cell in lesson.cells)
+
+
 def test_cells_fit_a_screen(lesson):
     for cell in code_cells(lesson):
         if not tagged(cell, "setup-colab"):
