@@ -1,8 +1,10 @@
-"""python -m course_utils train --model lenet --data mnist"""
+"""python -m course_utils train --model resnet --data cifar100"""
 
 import argparse
 import os
 import sys
+
+import matplotlib
 
 from course_utils.checkpoints import CheckpointError
 from course_utils.models import MODELS
@@ -29,6 +31,7 @@ def main() -> int | str:
     arguments.pop("command")
     if profile := arguments.pop("profile"):
         os.environ["COURSE_PROFILE"] = profile
+    matplotlib.use("Agg")  # the curve goes to a file, on machines with and without a screen
     try:
         result = train(**arguments)
     except (ValueError, OSError, DataError, CheckpointError) as error:

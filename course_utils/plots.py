@@ -1,7 +1,9 @@
 """The course's figures: one style, a sentence as title that says what to see."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,17 +22,29 @@ STYLE = {  # colours of Okabe & Ito 2008, told apart by colour-blind readers; a 
 
 @contextlib.contextmanager
 def figure(
-    title: str, rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 3.6), **kwargs
+    title: str,
+    rows: int = 1,
+    columns: int = 1,
+    size: tuple[float, float] = (6, 3.6),
+    file: Path | None = None,
+    **kwargs,
 ) -> Iterator:
     """A figure in the course's style with its axes, shown at the end of the block; size in inches.
 
-    kwargs: plt.subplots'. The title is a sentence that says what to see.
+    file: written as PNG there in the place of being shown. kwargs: plt.subplots'. The title is a sentence that
+    says what to see.
     """
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
         fig.suptitle(title)
         yield axes
-        plt.show()
+        if file is None:
+            plt.show()
+            return
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
+        fig.savefig(part, format="png")
+        plt.close(fig)
+        os.replace(part, file)
 
 
 def show_images(
@@ -64,9 +78,9 @@ def show_maps(
         axes[0, 0].figure.colorbar(drawn, ax=axes, shrink=0.8, label="value")
 
 
-def show_history(history: dict, title: str) -> None:
-    """Loss and error (the images whose top-1 is wrong) of training and validation by epoch."""
-    with figure(title, 1, 2, (9, 3.4)) as (left, right):
+def show_history(history: dict, title: str, file: Path | None = None) -> None:
+    """Loss and error (the images whose top-1 is wrong) of training and validation by epoch; file: as in figure."""
+    with figure(title, 1, 2, (9, 3.4), file) as (left, right):
         for prefix, name, marker in (("", "training", "o"), ("val_", "validation", "s")):
             top1 = np.array(history[prefix + "top1"], dtype=float)
             for ax, values in ((left, history[prefix + "loss"]), (right, 100 * (1 - top1))):

@@ -3,24 +3,87 @@
 import torch
 from torch import nn
 
+from course_utils.models.googlenet import with_heads
+
+
+def small_first(epochs: int, size: int) -> tuple[int, ...]:
+    """Image sizes by epoch: 20 pixels for the first half, 24 for a quarter, `size` for the rest."""
+    half, quarter = epochs // 2, epochs // 4
+    return (20,) * half + (24,) * quarter + (size,) * (epochs - half - quarter)
+
+
+MNIST = {
+    "version": 1,
+    "batch_size": 128,
+    "peak_lr": 0.05,
+    "weight_decay": 1e-4,
+    "label_smoothing": 0.0,
+    "shift": 2,
+    "flip": None,
+    "sizes": 28,
+    "limit": None,
+    "network": {},
+}
+FASHION = MNIST | {"peak_lr": 0.2, "weight_decay": 5e-4, "label_smoothing": 0.1, "flip": "alternating"}
+CIFAR100 = FASHION | {"shift": 3, "sizes": 32}
+SMOKE = {"epochs": 3, "limit": 1000, "batch_size": 64}
+FASHION_SMOKE, CIFAR100_SMOKE = (SMOKE | {"sizes": small_first(3, size)} for size in (28, 32))
+
 RECIPES = {
     ("lenet", "mnist"): {
-        "every profile": {
-            "version": 1,
-            "batch_size": 128,
-            "peak_lr": 0.05,
-            "weight_decay": 1e-4,
-            "label_smoothing": 0.0,
-            "shift": 2,
-            "flip": None,
-            "sizes": 28,
-            "limit": None,
-            "network": {},
-        },
+        "every profile": MNIST,
         "smoke": {"epochs": 3, "limit": 3000, "batch_size": 32},
         "cpu": {"epochs": 16},
         "full": {"epochs": 30},
-    }
+    },
+    ("alexnet", "cifar100"): {
+        "every profile": CIFAR100,
+        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
+        "cpu": {"epochs": 26, "sizes": small_first(26, 32), "network": {"width": 3 / 8, "hidden": 512}},
+        "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
+    },
+    ("alexnet", "fashion"): {
+        "every profile": FASHION,
+        "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
+        "cpu": {"epochs": 10, "sizes": small_first(10, 28), "network": {"width": 3 / 8, "hidden": 256}},
+        "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
+    },
+    ("vgg", "cifar100"): {
+        "every profile": CIFAR100,
+        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
+        "cpu": {"epochs": 28, "sizes": small_first(28, 32), "network": {"width": 3 / 8}},
+        "full": {"epochs": 30, "network": {"width": 1}},
+    },
+    ("vgg", "fashion"): {
+        "every profile": FASHION,
+        "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
+        "cpu": {"epochs": 12, "sizes": small_first(12, 28), "network": {"width": 3 / 8}},
+        "full": {"epochs": 30, "network": {"width": 1}},
+    },
+    ("googlenet", "cifar100"): {
+        "every profile": CIFAR100,
+        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "heads": True}},
+        "cpu": {"epochs": 12, "sizes": small_first(12, 32), "network": {"width": 1 / 4}},
+        "full": {"epochs": 30, "network": {"width": 1}},
+    },
+    ("googlenet", "fashion"): {
+        "every profile": FASHION,
+        "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8, "heads": True}},
+        "cpu": {"epochs": 6, "sizes": small_first(6, 28), "network": {"width": 1 / 4}},
+        "full": {"epochs": 30, "network": {"width": 1}},
+    },
+    ("resnet", "cifar100"): {
+        "every profile": CIFAR100,
+        "smoke": CIFAR100_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
+        "cpu": {"epochs": 20, "sizes": small_first(20, 32), "network": {"depth": 20}},
+        "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
+    },
+    ("resnet", "fashion"): {
+        "every profile": FASHION,
+        "smoke": FASHION_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
+        "cpu": {"epochs": 8, "sizes": small_first(8, 28), "network": {"depth": 20}},
+        "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
+    },
 }
 VARIANTS = {("lenet", "mnist"): {"no-shift": {"shift": 0}}}
 
@@ -60,9 +123,10 @@ def triangular(optimizer, peak_lr, steps):
 def parts(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
     """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion."""
     optimizer = sgd(model, recipe["peak_lr"], recipe["weight_decay"])
+    criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
     return {
         "epochs": recipe["epochs"],
         "optimizer": optimizer,
         "scheduler": triangular(optimizer, recipe["peak_lr"], recipe["epochs"] * steps_an_epoch),
-        "criterion": nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"]),
+        "criterion": with_heads(criterion) if recipe["network"].get("heads") else criterion,
     }

@@ -16,7 +16,7 @@ from torch import nn
 
 from course_utils import settings
 from course_utils.arrays import Arrays
-from course_utils.models import MODELS
+from course_utils.models import MODELS, label
 
 MARKER = re.compile(r"<!--(result|bench|table) ([^>]*?)-->(.*?)<!--/-->", re.DOTALL)
 
@@ -152,7 +152,12 @@ def results_table() -> str:
             if computer["device"] != "cpu"
             else f"{computer['cpu']}, {computer['cores']} cores"
         )
-        row = [first["model"], first["dataset"], first["profile"], f"{first['parameters']:,}"]
+        row = [
+            label(first["model"], first["recipe"]["network"]),
+            first["dataset"],
+            first["profile"],
+            f"{first['parameters']:,}",
+        ]
         row += [f"{statistics.mean(top1):.2f}{spread} %", str(len(top1))]
         row += [f"{statistics.mean(r['minutes'] for r in records):.2f}", f"{where}, {first['precision']}"]
         lines.append("| " + " | ".join(row) + " |")
@@ -199,33 +204,30 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
     return (middle - half) / (1 + z * z / total), (middle + half) / (1 + z * z / total)
 
 
-def save_weights(model: nn.Module, name: str, facts: dict[str, str]) -> Path:
-    """Write the weights, rounded to float16, with their facts, to data/weights/{name}.safetensors."""
+def save_weights(model: nn.Module, file: Path, facts: dict[str, str]) -> None:
+    """Write the weights with their facts to a safetensors file: to a temporary name, then renamed."""
     from safetensors.torch import save_file
 
-    tensors = {
-        key: (t.half() if t.is_floating_point() else t).cpu().contiguous()
-        for key, t in model.state_dict().items()
-    }
-    file = folder("weights") / f"{name}.safetensors"
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    save_file(tensors, part, facts)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, part, facts)
     os.replace(part, file)
-    return file
 
 
 def load_weights(name: str) -> nn.Module:
-    """A network that the course trained, in float32 and evaluation mode; its facts in the attribute `facts`.
+    """A shipped network ("lenet-mnist"), else one of runs() ("lenet-mnist-cpu-s0"), by its file's name.
 
-    Raises FileNotFoundError with the names there are.
+    In float32 and evaluation mode, its facts in the attribute `facts`. Raises FileNotFoundError with the names there
+    are.
     """
     from safetensors import safe_open
 
-    file = folder("weights") / f"{name}.safetensors"
-    if not file.is_file():
-        known = ", ".join(sorted(f.stem for f in folder("weights").glob("*.safetensors")))
-        raise FileNotFoundError(f"no shipped network {name!r}; expected one of: {known}.")
+    places = ([folder("weights")] if settings.checkout() else []) + [settings.runs()]
+    files = {f.stem: f for place in reversed(places) for f in place.glob("*.safetensors")}
+    file = files.get(name)
+    if file is None:
+        known = ", ".join(sorted(files))
+        raise FileNotFoundError(f"no network {name!r}; expected one of: {known}.")
     with safe_open(file, "pt") as opened:
         facts = opened.metadata()
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118

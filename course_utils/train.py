@@ -1,18 +1,24 @@
 """python -m course_utils train: one network on one set by its recipe, to a result file."""
 
+import copy
 import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
-from course_utils import explain, results, settings, standin
-from course_utils.data import TensorLoader, load_arrays, make_loaders
-from course_utils.models import MODELS
+from course_utils import explain, plots, results, settings, standin
+from course_utils.data import Loaders, TensorLoader, load_arrays, make_loaders
+from course_utils.models import MODELS, label
 from course_utils.recipes import parts, recipe
-from course_utils.training import evaluate, fit
+from course_utils.training import evaluate, fit, train_epoch
 
 
 def train(model: str, data: str, variant: str | None = None, seed: int = 0, record: bool = False) -> dict:
-    """Train `model` on `data` by its recipe for settings.profile(); write the result to runs().
+    """Train `model` on `data` by its recipe for settings.profile(); write result, curve and weights to runs().
 
     record: also to the ledger, with the weights of seed 0. Goes on from the checkpoint of a run that was cut.
     Returns the result (see results.py); raises ValueError for what the table of recipes does not have, and
@@ -37,9 +43,15 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     net = MODELS[model](**network)
     augmentation = {key: values[key] for key in ("limit", "shift", "flip", "sizes")}
     loaders = make_loaders(arrays, values["batch_size"], seed=seed, **augmentation)
-    print(f"{name}: {explain.parameters(net):,} parameters, {len(loaders.train.arrays):,} training images")
-    fitting = parts(net, values, len(loaders.train))
-    history = fit(net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **fitting)
+    title = f"{label(model, values['network'])} on {arrays[0].name}"
+    print(
+        f"{name}: {title}, {explain.parameters(net):,} parameters, {len(loaders.train.arrays):,} training images"
+    )
+    minutes = expected_minutes(net, loaders, values)
+    print(f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps.")
+    history = fit(
+        net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **parts(net, values, len(loaders.train))
+    )
     if not history["complete"]:
         raise KeyboardInterrupt
     result = {"model": model, "dataset": arrays[0].name, "profile": profile, "variant": variant, "seed": seed}
@@ -55,12 +67,44 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     facts = {"digest": arrays[0].digest, "complete": whole, "train_size": len(loaders.train.arrays)}
     result |= {"precision": settings.precision(), "data": facts, "machine": results.machine()}
     result |= results.today_and_commit() | {"history": history}
+    results.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
+    seen = f"{title}, seed {seed}: validation {result['val']['top1']:.2%} after {values['epochs']} epochs"
+    plots.show_history(history, seen, settings.runs() / f"{name}.png")
     results.write_json(result, settings.runs() / f"{name}.json")
     if record:
         results.write_json(result, results.folder("results") / f"{name}.json")
         if final and seed == 0:
             ship(net, network, result, loaders.test)
     return result
+
+
+def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> float:
+    """Minutes of a whole training with validation, from steps timed at each image size on a copy of the network."""
+    x, y = next(iter(loaders.train))
+    seen, labels = next(iter(loaders.val))
+    seconds, sizes = 0.0, loaders.train.sizes
+    with torch.random.fork_rng():
+        twin = copy.deepcopy(net).to(settings.device(), memory_format=torch.channels_last)
+        fitting = parts(twin, values, len(loaders.train))
+        how = (fitting["criterion"], fitting["optimizer"])
+        epochs_at = Counter(sizes[min(epoch, len(sizes) - 1)] for epoch in range(values["epochs"]))
+        for size, epochs in epochs_at.items():
+            batch = [(F.interpolate(x, (size, size)), y)]
+            held_out = [(F.interpolate(seen, (size, size)), labels)]
+            step = median_seconds(lambda b=batch: train_epoch(twin, b, *how, precision=settings.precision()))
+            seconds += epochs * len(loaders.train) * step
+            seconds += epochs * len(loaders.val) * median_seconds(lambda b=held_out: evaluate(twin, b))
+    return seconds / 60
+
+
+def median_seconds(work: Callable, warm: int = 2, repeats: int = 5) -> float:
+    """The median time of `work`, after a few calls that do not count."""
+    times = []
+    for _ in range(warm + repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[warm:])
 
 
 def test_scores(net: torch.nn.Module, loader: TensorLoader, flip: bool) -> dict:
@@ -70,12 +114,16 @@ def test_scores(net: torch.nn.Module, loader: TensorLoader, flip: bool) -> dict:
     return scores | {"top1_flip": evaluate(net, loader, flip=True)["top1"] if flip else None}
 
 
-def ship(net: torch.nn.Module, network: dict, result: dict, loader: TensorLoader) -> None:
-    """Round the weights to float16, count what the rounded network gets right, and ship it in data/weights/."""
-    for tensor in net.state_dict().values():
-        if tensor.is_floating_point():
-            tensor.copy_(tensor.half())
+def weight_facts(result: dict, network: dict) -> dict[str, str]:
+    """What a file of weights says about them, as text."""
     facts = {key: str(result[key]) for key in ("model", "dataset", "profile", "seed", "commit", "date")}
     facts |= {key: json.dumps(value) for key, value in (("network", network), ("recipe", result["recipe"]))}
-    facts |= {"test_correct": str(evaluate(net, loader)["correct"]), "digest": result["data"]["digest"]}
-    results.save_weights(net, f"{result['model']}-{result['dataset']}", facts)
+    return facts | {"digest": result["data"]["digest"], "val_top1": str(result["val"]["top1"])}
+
+
+def ship(net: torch.nn.Module, network: dict, result: dict, loader: TensorLoader) -> None:
+    """Round the weights to float16, count what the rounded network gets right, and ship it in data/weights/."""
+    net.half().float()
+    facts = weight_facts(result, network) | {"test_correct": str(evaluate(net, loader)["correct"])}
+    file = results.folder("weights") / f"{result['model']}-{result['dataset']}.safetensors"
+    results.save_weights(net.half(), file, facts)

@@ -101,7 +101,7 @@ def test_the_schedule_peaks_elsewhere_or_does_not_end_at_zero():
 
 
 def test_the_parts_of_a_training_ignore_the_recipe():
-    values = {"peak_lr": 0.3, "weight_decay": 0.02, "epochs": 4, "label_smoothing": 0.1}
+    values = {"peak_lr": 0.3, "weight_decay": 0.02, "epochs": 4, "label_smoothing": 0.1, "network": {}}
     made = recipes.parts(small(), values, 5)
     assert made["epochs"] == 4 and made["scheduler"].total_steps == 20
     assert made["optimizer"].param_groups[0]["weight_decay"] == 0.02
@@ -109,6 +109,23 @@ def test_the_parts_of_a_training_ignore_the_recipe():
     z, y = torch.randn(5, 3), torch.arange(5) % 3
     smooth = -(0.9 * z.log_softmax(1)[range(5), y] + 0.1 * z.log_softmax(1).mean(1)).mean()
     torch.testing.assert_close(made["criterion"](z, y), smooth)
+    with_heads = recipes.parts(small(), values | {"network": {"heads": True}}, 5)["criterion"]
+    torch.testing.assert_close(with_heads((z, z, z), y), 1.6 * smooth)
+
+
+def test_small_images_do_not_come_first():
+    assert recipes.small_first(8, 32) == (20, 20, 20, 20, 24, 24, 32, 32)
+    assert recipes.small_first(3, 28) == (20, 28, 28)
+    for epochs in range(1, 40):
+        sizes = recipes.small_first(epochs, 32)
+        assert len(sizes) == epochs and sizes[-1] == 32 and list(sizes) == sorted(sizes)
+
+
+@pytest.mark.parametrize("pair", recipes.RECIPES)
+def test_the_sizes_of_a_recipe_do_not_match_its_epochs(pair):
+    for profile in PROFILES:
+        values = recipes.recipe(*pair, profile)
+        assert isinstance(values["sizes"], int) or len(values["sizes"]) == values["epochs"]
 
 
 if __name__ == "__main__":

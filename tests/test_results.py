@@ -28,7 +28,7 @@ def checkout(tmp_path, monkeypatch):
 def record(seed, top1, **changes):
     machine = {"cpu": "Some CPU", "cores": 2, "device": "cpu", "torch": "2", "python": "3"}
     return {"model": "lenet", "dataset": "mnist", "profile": "cpu", "variant": None, "seed": seed,
-            "parameters": 61706, "val": {"top1": 0.5, "loss": 1.0}, "test": {"top1": top1, "loss": 0.0321},
+            "parameters": 61706, "recipe": {"network": {}}, "val": {"top1": 0.5, "loss": 1.0}, "test": {"top1": top1, "loss": 0.0321},
             "minutes": 1.25, "precision": "float32", "machine": machine, "images_per_second": 8000 + seed,
             "history": {"val_top1": [0.1, 0.987]}, **changes}  # fmt: skip
 
@@ -119,8 +119,8 @@ def test_markers_are_not_rewritten_from_their_files(checkout):
         "<!--bench loader.json rows.0.ratio-->3.14<!--/-->, on <!--bench loader.json cpu-->Zen<!--/-->"
         in made
     )
-    row = "| lenet | mnist | cpu | 61,706 | 97.50 ± 0.71 % | 2 | 1.25 | Some CPU, 2 cores, float32 |"
-    assert [line for line in made.splitlines() if line.startswith("| lenet")] == [row]
+    row = "| LeNet-5 | mnist | cpu | 61,706 | 97.50 ± 0.71 % | 2 | 1.25 | Some CPU, 2 cores, float32 |"
+    assert [line for line in made.splitlines() if line.startswith("| LeNet-5")] == [row]
     assert made.endswith("<!--/-->\nThe end.") and "old" not in made and "<!-- a comment -->" in made
     assert results.rewrite(made) == made
     with pytest.raises(FileNotFoundError, match="no result resnet-mnist-cpu in the ledger"):
@@ -133,18 +133,23 @@ def test_the_interval_is_not_wilsons(correct, total):
     assert results.wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_a_shipped_network_comes_back_as_another(checkout):
+def test_a_shipped_network_comes_back_as_another(checkout, monkeypatch):
     torch.manual_seed(0)
     net = MODELS["lenet"](num_classes=7, in_channels=3)
     network = json.dumps({"num_classes": 7, "in_channels": 3})
-    file = results.save_weights(net, "lenet-x", {"model": "lenet", "network": network, "test_correct": "12"})
-    assert file == checkout / "data/weights/lenet-x.safetensors" and os.listdir(file.parent) == [file.name]
+    facts = {"model": "lenet", "network": network, "test_correct": "12"}
+    file = checkout / "data/weights/lenet-x.safetensors"
+    results.save_weights(net.half(), file, facts)
+    assert os.listdir(file.parent) == [file.name]
     assert file.stat().st_size < 2.1 * sum(p.numel() for p in net.parameters()) + 2000  # two bytes a weight
-    again = results.load_weights("lenet-x")
-    assert again.facts["test_correct"] == "12" and not again.training
-    for p, q in zip(net.parameters(), again.parameters(), strict=True):
-        assert q.dtype == torch.float32 and torch.equal(p.half().float(), q)
-    with pytest.raises(FileNotFoundError, match="no shipped network 'vgg-x'; expected one of: lenet-x"):
+    monkeypatch.setenv("COURSE_RUNS", str(checkout / "runs"))
+    results.save_weights(net.double(), checkout / "runs/lenet-x-s1.safetensors", facts)
+    for name in ("lenet-x", "lenet-x-s1"):
+        again = results.load_weights(name)
+        assert again.facts["test_correct"] == "12" and not again.training
+        for p, q in zip(net.parameters(), again.parameters(), strict=True):
+            assert q.dtype == torch.float32 and torch.equal(p.float(), q)
+    with pytest.raises(FileNotFoundError, match="no network 'vgg-x'; expected one of: lenet-x, lenet-x-s1"):
         results.load_weights("vgg-x")
 
 

@@ -1,6 +1,8 @@
 """python -m course_utils train, and the function behind it."""
 
+import itertools
 import json
+import math
 import random
 import signal
 import subprocess
@@ -9,11 +11,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from course_utils import __main__ as command_line
 from course_utils import recipes, results, settings, standin, train
-from course_utils.data import Arrays, make_loaders
+from course_utils.data import Arrays, TensorLoader, make_loaders
 from course_utils.sources import content_digest
+from course_utils.training import train_epoch
 
 COMMAND = "train --model lenet --data mnist --profile smoke --seed 3"
 FIELDS = {
@@ -83,8 +87,9 @@ def test_a_run_that_is_finished_trains_again(small, monkeypatch, capsys, runs):
     code, first = run(COMMAND, monkeypatch, capsys)
     assert code == 0 and "test " in first and " of 400)" in first
     code, again = run(COMMAND, monkeypatch, capsys)
-    head, *lines = again.splitlines(keepends=True)
-    assert "Picked up from lenet-mnist-smoke-s3.pt: 3 of 3" in lines.pop(0) and head + "".join(lines) == first
+    lines = [line for line in again.splitlines() if not line.startswith("Whole training")]
+    assert "Picked up from lenet-mnist-smoke-s3.pt: 3 of 3" in lines.pop(1)
+    assert lines == [line for line in first.splitlines() if not line.startswith("Whole training")]
 
 
 def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
@@ -169,22 +174,103 @@ def test_an_error_ends_with_exit_code_0_or_on_stdout():
     )
 
 
-def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("model, data", [("lenet", "mnist"), ("alexnet", "fashion")])
+def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(
+    model, data, tmp_path, monkeypatch, capsys
+):
+    command_line_words = f"train --model {model} --data {data} --profile smoke --seed 3"
+
     def weights(folder):
-        return torch.load(tmp_path / folder / "lenet-mnist-smoke-s3.pt", weights_only=True)["model"]
+        return load_file(tmp_path / folder / f"{model}-{data}-smoke-s3.safetensors")
 
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "whole"))
-    code, expected = run(COMMAND, monkeypatch, capsys)
+    code, expected = run(command_line_words, monkeypatch, capsys)
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "killed"))
-    count = random.SystemRandom().randrange(1, 4)  # lines: the network's, then one an epoch
+    count = random.SystemRandom().randrange(1, 6)  # lines: the network's, the time's, then one an epoch
     print("killed after", count)
-    command = [sys.executable, "-u", "-m", "course_utils", *COMMAND.split()]
+    command = [sys.executable, "-u", "-m", "course_utils", *command_line_words.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=settings.checkout()) as process:
         for _ in range(count):
             assert process.stdout.readline()
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    code, out = run(COMMAND, monkeypatch, capsys)
+    code, out = run(command_line_words, monkeypatch, capsys)
     assert code == 0 and out.splitlines()[-1].split(",")[:2] == expected.splitlines()[-1].split(",")[:2]
     a, b = weights("whole"), weights("killed")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("model", ["alexnet", "vgg", "googlenet", "resnet"])
+@pytest.mark.parametrize("data, name, classes", [("cifar100", standin.NAME, 100), ("fashion", "fashion", 10)])
+def test_the_command_fails_for_a_network_or_writes_less_than_result_curve_and_weights(
+    model, data, name, classes, monkeypatch, capsys, runs
+):
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    code, out = run(f"train --model {model} --data {data} --profile smoke", monkeypatch, capsys)
+    stem = f"{model}-{name}-smoke-s0"
+    assert code == 0 and sorted(f.name for f in runs.iterdir()) == [
+        f"{stem}.{kind}" for kind in ("json", "png", "pt", "safetensors")
+    ]
+    stored = json.loads((runs / f"{stem}.json").read_text())
+    values = recipes.recipe(model, data, "smoke")
+    assert stored["recipe"] == json.loads(json.dumps(values)) and stored["epochs"] == 3
+    assert stored["test"]["total"] == 1000 and 0 <= stored["test"]["top1_flip"] <= 1
+    assert (runs / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+    trained = torch.load(runs / f"{stem}.pt", weights_only=True)["model"]
+    again = results.load_weights(stem)
+    assert all(torch.equal(t, trained[key]) for key, t in again.state_dict().items())
+    loader = make_loaders(data, 64, limit=1000, sizes=values["sizes"]).test
+    assert loader.size == values["sizes"][-1] and len(loader.arrays.classes) == classes
+    right = sum((again(x.cpu()).argmax(1) == y.cpu()).sum().item() for x, y in loader)
+    assert right == pytest.approx(stored["test"]["correct"], abs=2)
+
+
+@pytest.mark.parametrize("pair", recipes.RECIPES, ids="-".join)
+def test_a_full_recipe_cannot_be_trained(pair):
+    values = recipes.recipe(*pair, "full")
+    grey = pair[1] != "cifar100"
+    classes, size = (10, 28) if grey else (100, 32)
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (256, 1 if grey else 3, size, size), np.uint8)
+    arrays = Arrays(images, np.arange(256) % classes, tuple(map(str, range(classes))), pair[1])
+    loader = TensorLoader(arrays, values["batch_size"], train=True, shift=values["shift"], flip=values["flip"],
+                          sizes=values["sizes"])  # fmt: skip
+    net = train.MODELS[pair[0]](num_classes=classes, in_channels=images.shape[1], **values["network"])
+    net.to(settings.device(), memory_format=torch.channels_last)
+    fitting = recipes.parts(net, values, len(loader))
+    before = [p.detach().clone() for p in net.parameters()]
+    batches = list(itertools.islice(itertools.chain(loader, loader), 3))
+    how = {"scheduler": fitting["scheduler"], "precision": settings.precision()}
+    loss, _, images = train_epoch(net, batches, fitting["criterion"], fitting["optimizer"], **how)
+    assert len(batches) == 3 and math.isfinite(loss) and images == sum(len(y) for _, y in batches)
+    assert all(
+        p.isfinite().all() and not torch.equal(p, old)
+        for p, old in zip(net.parameters(), before, strict=True)
+    )
+
+
+def test_the_expected_time_is_not_steps_by_their_time_or_disturbs_the_training(small, monkeypatch):
+    values = recipes.recipe("alexnet", "fashion", "smoke") | {"epochs": 4, "sizes": (20, 20, 24, 28)}
+    net = train.MODELS["alexnet"](num_classes=10, in_channels=1, **values["network"])
+    loaders = make_loaders((digits("train"), digits("test")), 32, sizes=values["sizes"])
+    calls, seconds = [], {"train": 2.0, "val": 0.5}
+
+    def timed(work, **_):
+        work()
+        calls.append(work)
+        return seconds["train" if len(calls) % 2 else "val"]
+
+    monkeypatch.setattr(train, "median_seconds", timed)
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), {name: t.clone() for name, t in net.state_dict().items()}
+    minutes = train.expected_minutes(net, loaders, values)
+    assert len(calls) == 2 * 3  # training and validation at 20, 24 and 28 pixels
+    assert minutes == pytest.approx(4 * (len(loaders.train) * 2.0 + len(loaders.val) * 0.5) / 60)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert all(torch.equal(before[1][name], t) for name, t in net.state_dict().items())
+
+
+def test_the_median_counts_the_warm_up(monkeypatch):
+    clock = iter([0, 90, 100, 190, 200, 203, 300, 301, 400, 402])
+    monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
+    assert train.median_seconds(lambda: None, warm=2, repeats=3) == 2

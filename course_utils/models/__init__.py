@@ -1,5 +1,40 @@
-"""One dictionary: name -> the small-image network of that name."""
+"""One dictionary: name -> the small-image network of that name; and what a table calls it."""
 
+import inspect
+from fractions import Fraction
+
+from course_utils.models.alexnet import small_alexnet
+from course_utils.models.googlenet import small_googlenet
 from course_utils.models.lenet import LeNet5
+from course_utils.models.resnet import small_resnet
+from course_utils.models.vgg import small_vgg
 
-MODELS = {"lenet": LeNet5}
+MODELS = {
+    "lenet": LeNet5,
+    "alexnet": small_alexnet,
+    "vgg": small_vgg,
+    "googlenet": small_googlenet,
+    "resnet": small_resnet,
+}
+
+
+def label(name, network):
+    """What tables call MODELS[name](**network): the paper's name and what differs, "AlexNet + BN, width 3/8"."""
+    values = {key: p.default for key, p in inspect.signature(MODELS[name]).parameters.items()} | network
+    titles = {"lenet": "LeNet-5", "alexnet": "AlexNet", "googlenet": "GoogLeNet"}
+    if name == "vgg":
+        titles["vgg"] = f"VGG-{ {'A': 11, 'B': 13, 'D': 16, 'E': 19}[values['layers']] }"
+    if name == "resnet":
+        titles["resnet"] = f"{'ResNet' if values['shortcut'] else 'plain'}-{values['depth']}"
+    words = [titles[name] + " + BN" * bool(values.get("batch_norm")) + " + LRN" * bool(values.get("lrn"))]
+    if (width := Fraction(values.get("width", 1)).limit_denominator(100)) != 1:
+        words.append(f"width {width}")
+    if "hidden" in values:
+        words.append(f"hidden layers of {values['hidden']}")
+    if "head" in values:
+        words.append(f"head {'-'.join(map(str, values['head']))}" if values["head"] else "one linear layer")
+    if values.get("heads"):
+        words.append("auxiliary heads")
+    if values.get("shortcut") == "B":
+        words.append("projections")
+    return ", ".join(words)

@@ -1,0 +1,144 @@
+"""GoogLeNet (Szegedy et al. 2014, "Going deeper with convolutions")."""
+
+import torch
+from torch import nn
+
+INCEPTION = {  # table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+
+
+def convolution(in_channels, channels, kernel, batch_norm, stride=1):
+    """A convolution that keeps the size of the map (at stride 1), batch norm where asked for, ReLU."""
+    layers = [nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=not batch_norm)]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(channels))
+    return nn.Sequential(*layers, nn.ReLU())
+
+
+def pool():
+    """Max pooling that halves the map, rounding up."""
+    return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+
+class Inception(nn.Module):
+    """Four branches side by side; (N, in_channels, S, S) to (N, c1 + c3 + c5 + c_pool, S, S).
+
+    two_3x3: two 3 x 3 convolutions in the place of the 5 x 5 (they see as far, with 18 weights for 25).
+    """
+
+    def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3):
+        super().__init__()
+        self.branch1 = convolution(in_channels, c1, 1, batch_norm)
+        self.branch3 = nn.Sequential(
+            convolution(in_channels, c3_reduce, 1, batch_norm), convolution(c3_reduce, c3, 3, batch_norm)
+        )
+        wide = [convolution(c5_reduce, c5, 3 if two_3x3 else 5, batch_norm)]
+        if two_3x3:
+            wide.append(convolution(c5, c5, 3, batch_norm))
+        self.branch5 = nn.Sequential(convolution(in_channels, c5_reduce, 1, batch_norm), *wide)
+        self.branch_pool = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), convolution(in_channels, c_pool, 1, batch_norm)
+        )
+
+    def forward(self, x):  # (N, in_channels, S, S)
+        return torch.cat([self.branch1(x), self.branch3(x), self.branch5(x), self.branch_pool(x)], dim=1)
+
+
+def head(in_channels, channels, hidden, num_classes, small, batch_norm):
+    """An auxiliary classifier, (N, in_channels, S, S) to logits; small: from the mean of each map, not from 4 x 4."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1) if small else nn.AvgPool2d(5, stride=3),
+        convolution(in_channels, channels, 1, batch_norm),
+        nn.Flatten(),
+        nn.Linear(channels * (1 if small else 16), hidden),
+        nn.ReLU(),
+        nn.Dropout(0.7),
+        nn.Linear(hidden, num_classes),
+    )
+
+
+class GoogLeNet(nn.Module):
+    """A stem, nine Inception modules, the mean of each map, one linear layer; after 4a and 4d an auxiliary head each.
+
+    Input (N, in_channels, S, S). Output logits (N, num_classes); with heads and in training the tuple
+    (logits, logits after 4a, logits after 4d). width: of INCEPTION's channels, at least 8 a branch.
+    """
+
+    def __init__(self, stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small):
+        super().__init__()
+        self.stem = stem  # (N, in_channels, S, S) to (N, channels, s, s)
+        self.head1 = self.head2 = None
+        for name, paper in INCEPTION.items():
+            if name in ("4a", "5a"):
+                setattr(self, f"pool{int(name[0]) - 1}", pool())
+            widths = [max(8, round(width * c)) for c in paper]
+            setattr(self, f"inception{name}", Inception(channels, *widths, batch_norm, two_3x3))
+            channels = widths[0] + widths[2] + widths[4] + widths[5]
+            if heads and name in ("4a", "4d"):
+                made = head(channels, round(128 * width), round(1024 * width), num_classes, small, batch_norm)
+                setattr(self, "head1" if name == "4a" else "head2", made)
+        self.classifier = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
+        )
+
+    def forward(self, x):
+        x = self.stem(x)  # (N, 192, 28, 28) of 224 x 224
+        x = self.inception3b(self.inception3a(x))  # (N, 480, 28, 28)
+        after_4a = self.inception4a(self.pool3(x))  # (N, 512, 14, 14)
+        after_4d = self.inception4d(self.inception4c(self.inception4b(after_4a)))  # (N, 528, 14, 14)
+        x = self.inception4e(after_4d)  # (N, 832, 14, 14)
+        x = self.inception5b(self.inception5a(self.pool4(x)))  # (N, 1024, 7, 7)
+        logits = self.classifier(x)  # (N, num_classes)
+        if self.training and self.head1 is not None:
+            return logits, self.head1(after_4a), self.head2(after_4d)
+        return logits
+
+
+def googlenet(num_classes=1000, in_channels=3, heads=True, two_3x3=False):
+    """The network as published, for 224 x 224: 6,998,552 parameters, with both heads 13,378,280.
+
+    Differs from the paper: torch's first weights (the paper does not say its own).
+    """
+    stem = nn.Sequential(
+        convolution(in_channels, 64, 7, False, stride=2),  # (N, 64, 112, 112)
+        pool(),  # (N, 64, 56, 56)
+        nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
+        convolution(64, 64, 1, False),
+        convolution(64, 192, 3, False),  # (N, 192, 56, 56)
+        nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
+        pool(),  # (N, 192, 28, 28)
+    )
+    return GoogLeNet(stem, 192, num_classes, 1, False, two_3x3, heads, 0.4, small=False)
+
+
+def small_googlenet(
+    num_classes=100, in_channels=3, width=1 / 4, batch_norm=True, heads=False, two_3x3=False, dropout=0.0
+):
+    """GoogLeNet's nine modules for images of 16 to 32 pixels.
+
+    Differs from the paper: the stem is one 3 x 3 convolution and a pool (the paper's leaves 4 x 4 of 32 x 32);
+    batch norm for LRN (without it such a depth hardly starts to learn); heads see the mean of each map; fewer
+    channels (two cores); no dropout before the last layer (a narrow network underfits).
+    """
+    channels = round(192 * width)
+    stem = nn.Sequential(convolution(in_channels, channels, 3, batch_norm), pool())  # (N, channels, S/2, S/2)
+    return GoogLeNet(stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small=True)
+
+
+def with_heads(criterion, weight=0.3):
+    """A criterion for the tuple that the network gives in training: the heads' losses count `weight` (section 5)."""
+
+    def loss(outputs, y):
+        logits, *heads = outputs
+        return criterion(logits, y) + weight * sum(criterion(head, y) for head in heads)
+
+    return loss

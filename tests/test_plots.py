@@ -1,0 +1,40 @@
+"""Figures: shown or written, and looked at by people."""
+
+import matplotlib.pyplot as plt
+import pytest
+
+from course_utils import plots
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr(plt, "show", lambda: calls.append(len(plt.gcf().axes)))
+    yield calls
+    plt.close("all")
+
+
+def test_a_figure_is_neither_shown_nor_written(shown, tmp_path):
+    with plots.figure("a title", 1, 2) as (left, right):
+        left.plot([1, 2])
+    assert shown == [2] and right.figure.get_suptitle() == "a title"
+    file = tmp_path / "a.png"
+    with plots.figure("a title", file=file) as ax:
+        ax.plot([1, 2])
+    assert shown == [2] and [f.name for f in tmp_path.iterdir()] == ["a.png"]
+    assert plt.imread(file).shape[2] == 4 and not plt.fignum_exists(ax.figure.number)
+
+
+def test_the_curves_are_not_the_historys(shown):
+    history = {
+        "epoch": [1, 2],
+        "loss": [2.0, 1.0],
+        "val_loss": [2.5, 1.5],
+        "top1": [0.5, 0.75],
+        "val_top1": [0.25, 0.5],
+    }
+    plots.show_history(history, "a title")
+    left, right = plt.gcf().axes
+    assert [list(line.get_ydata()) for line in left.lines] == [[2, 1], [2.5, 1.5]]
+    assert [list(line.get_ydata()) for line in right.lines] == [[50, 25], [75, 50]]
+    assert [line.get_label() for line in left.lines] == ["training", "validation"]
