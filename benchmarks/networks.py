@@ -1,0 +1,232 @@
+"""How fast the four networks train: the whole loop, the precision, the usual code, and images/s by width and size.
+
+python benchmarks/networks.py      on an idle machine with CIFAR-100; about 15 minutes on two cores; writes
+                                   networks.json and networks.md
+
+Each network as in its recipe of `cpu` for CIFAR-100, batches of 128. Bare step: forward, backward and optimizer step on
+one fixed batch. Whole loop: `fit` on TensorLoader with shift and flip. Usual code: torchvision's CIFAR100, RandomCrop
+and RandomHorizontalFlip on PIL pictures, ToTensor, Normalize, DataLoader (the faster of no and two workers), float32,
+no channels_last. Bare step and loop take turns; a figure is the median of the rounds, a ratio that of the round's pairs.
+"""
+
+import contextlib
+import io
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import datasets, transforms
+
+from course_utils import results, settings
+from course_utils.arrays import Arrays, take
+from course_utils.data import TensorLoader, make_loaders
+from course_utils.models import MODELS, label
+from course_utils.recipes import parts, recipe
+from course_utils.settings import autocast
+from course_utils.sources import folders
+from course_utils.training import fit
+
+NETWORKS = ("alexnet", "vgg", "googlenet", "resnet")
+BATCH, STEPS, ROUNDS, WARM = 128, 25, 5, 3
+WIDTHS = {
+    "alexnet": [{"width": w} for w in (1 / 4, 1 / 3, 3 / 8, 1 / 2, 3 / 4)],
+    "vgg": [{"width": w} for w in (1 / 4, 3 / 8, 1 / 2, 3 / 4)],
+    "googlenet": [{"width": w} for w in (1 / 8, 1 / 4, 3 / 8, 1 / 2)],
+    "resnet": [{"width": 1}, {"width": 2}, {"depth": 8, "width": 2}, {"depth": 8, "width": 4}],
+}
+SIZES = (20, 24, 28, 32)
+
+
+def bare_steps(net: nn.Module, values: dict, x: torch.Tensor, y: torch.Tensor, precision: str):
+    """A function that trains `net` for n steps on one batch and returns the images/s."""
+    net.to(settings.device(), memory_format=torch.channels_last).train()
+    fitting = parts(net, values, 10**6)
+    criterion, optimizer = fitting["criterion"], fitting["optimizer"]
+
+    def run(n: int) -> float:
+        began = time.perf_counter()
+        for _ in range(n):
+            with autocast(precision):
+                loss = criterion(net(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        loss.item()  # waits for a graphics card
+        return n * len(y) / (time.perf_counter() - began)
+
+    run(WARM)
+    return run
+
+
+def whole_loop(net: nn.Module, values: dict, loader: TensorLoader, precision: str):
+    """A function that runs `fit` for one epoch and returns its images/s."""
+
+    def run() -> float:
+        with contextlib.redirect_stdout(io.StringIO()):
+            fitting = parts(net, values | {"epochs": 1}, len(loader))
+            history = fit(net, loader, precision=precision, **fitting)
+        return history["images_per_second"][0]
+
+    run()
+    return run
+
+
+def usual_loop(net: nn.Module, batches: Iterable, steps: int) -> float:
+    """The plain training loop in float32 and NCHW: images/s over `steps` batches after a few that do not count."""
+    net.to(memory_format=torch.contiguous_format).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    criterion, images = nn.CrossEntropyLoss(), 0
+    for i, (x, y) in enumerate(itertools.islice(batches, WARM + steps)):
+        if i == WARM:
+            began = time.perf_counter()
+        optimizer.zero_grad()
+        loss = criterion(net(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        images += len(y) if i >= WARM else 0
+    return images / (time.perf_counter() - began)
+
+
+def usual_loaders(mean: tuple, std: tuple) -> list[DataLoader]:
+    """The usual code's loaders, without and with two workers."""
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
+    root = next(folder for folder in folders() if (folder / "cifar-100-python").is_dir())
+    cifar = datasets.CIFAR100(root, transform=transforms.Compose(steps))
+    return [DataLoader(cifar, BATCH, shuffle=True, num_workers=n) for n in (0, 2)]
+
+
+def matrix_rates(precision: str, side: int = 4096) -> dict[str, float]:
+    """GFLOP/s of a product of two square matrices, and of the same product as a 1 x 1 convolution.
+
+    torch leaves float32 products to MKL and convolutions to oneDNN: one machine, two rates.
+    """
+    kind = settings.PRECISIONS[precision]
+    a, b = (torch.randn(side, side, dtype=kind, device=settings.device()) for _ in range(2))
+    image = a.view(1, side, -1, 64).contiguous(memory_format=torch.channels_last)
+    kernel = b.view(side, side, 1, 1)
+    work = {"product": lambda: a @ b, "convolution": lambda: torch.nn.functional.conv2d(image, kernel)}
+    rates = {}
+    for name, multiply in work.items():
+        times = []
+        for _ in range(7):
+            began = time.perf_counter()
+            multiply()[..., 0, 0].sum().item()
+            times.append(time.perf_counter() - began)
+        rates[name] = 2 * side**3 / statistics.median(times[2:]) / 1e9
+    return rates
+
+
+def flops_an_image(net: nn.Module, x: torch.Tensor) -> float:
+    """Floating-point operations of one training step, forward and backward, for one image."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        net(x).sum().backward()
+    return counter.get_total_flops() / len(x)
+
+
+def measure(name: str, loader: TensorLoader, usual: list[DataLoader], precisions: list[str]) -> dict:
+    """One network's row."""
+    values = recipe(name, "cifar100", "cpu")
+    network = {"num_classes": 100, "in_channels": 3, **values["network"]}
+    x, y = next(iter(loader))
+    row = {
+        "label": label(name, values["network"]),
+        "gflop_an_image": flops_an_image(MODELS[name](**network), x) / 1e9,
+    }
+    for precision in precisions:
+        bare = bare_steps(MODELS[name](**network), values, x, y, precision)
+        loop = whole_loop(MODELS[name](**network), values, loader, precision)
+        rounds = [(bare(STEPS), loop()) for _ in range(ROUNDS)]
+        row[precision] = {
+            "bare": statistics.median(b for b, _ in rounds),
+            "loop": statistics.median(w for _, w in rounds),
+            "loop_ratio": statistics.median(w / b for b, w in rounds),
+            "loop_ratio_rounds": [round(w / b, 3) for b, w in rounds],
+        }
+        row[precision]["gflops"] = row[precision]["bare"] * row["gflop_an_image"]
+    runs = [[usual_loop(MODELS[name](**network), batches, STEPS) for _ in range(3)] for batches in usual]
+    row["usual"] = max(statistics.median(rates) for rates in runs)
+    row["usual_ratio"] = row[precisions[-1]]["loop"] / row["usual"]
+    row["usual_ratio_float32"] = row["float32"]["loop"] / row["usual"]
+    row["precision_ratio"] = row[precisions[-1]]["bare"] / row["float32"]["bare"]
+    return row
+
+
+def by_width(precisions: list[str]) -> list[dict]:
+    """Images/s of the bare step by network, width, size and precision."""
+    rows = []
+    for name, network in ((n, network) for n in NETWORKS for network in WIDTHS[n]):
+        for precision in precisions:
+            row = {"label": label(name, network), "network": network, "model": name, "precision": precision}
+            for size in SIZES:
+                values = recipe(name, "cifar100", "cpu") | {"network": network}
+                x = torch.randn(BATCH, 3, size, size).to(settings.device(), memory_format=torch.channels_last)
+                y = (torch.arange(BATCH) % 100).to(settings.device())
+                run = bare_steps(MODELS[name](**network), values, x, y, precision)
+                row[str(size)] = round(statistics.median(run(3) for _ in range(ROUNDS)))
+            rows.append(row)
+            print(row, flush=True)
+    return rows
+
+
+def table(out: dict) -> str:
+    """networks.md."""
+    best = out["precisions"][-1]
+    lines = [
+        f"| network (CIFAR-100, 32 pixels, batch 128) | bare step, {best}, images/s | whole loop / bare step"
+        f" | {best} / float32 | GFLOP/s in {best}, float32 | whole loop / usual code | in float32 alike |",
+        "|" + "---|" * 7,
+    ]
+    for row in out["networks"].values():
+        fast, plain = row[best], row["float32"]
+        lines.append(
+            f"| {row['label']} | {fast['bare']:,.0f} | {fast['loop_ratio']:.3f} | {row['precision_ratio']:.2f} "
+            f"| {fast['gflops']:,.0f}, {plain['gflops']:,.0f} | {row['usual_ratio']:.2f} | {row['usual_ratio_float32']:.2f} |"
+        )
+    rates = "; ".join(
+        f"{name}: {rate['product']:,.0f} as a product, {rate['convolution']:,.0f} as a 1 x 1 convolution"
+        for name, rate in out["matrix_gflops"].items()
+    )
+    lines += ["", f"Two 4096 x 4096 matrices are multiplied at (GFLOP/s) {rates}.", ""]
+    lines += ["| bare step, images/s | precision | 20 px | 24 px | 28 px | 32 px |", "|" + "---|" * 6]
+    for row in out["by_width"]:
+        lines.append(
+            f"| {row['label']} | {row['precision']} | " + " | ".join(f"{row[str(s)]:,}" for s in SIZES) + " |"
+        )
+    machine = out["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {out['date']}"
+    return "\n".join([*lines, "", f"{where}. Medians of {ROUNDS} rounds; one run of the script.", ""])
+
+
+def main() -> None:
+    """Measure and write."""
+    os.environ["CI"] = "1"  # no progress bar
+    loaders = make_loaders("cifar100", BATCH, shift=3, flip="alternating")
+    train = loaders.train
+    few: Arrays = take(train.arrays, np.arange(STEPS * BATCH), complete=False)
+    loader = TensorLoader(few, BATCH, train=True, shift=3, flip="alternating", mean=train.mean, std=train.std)
+    precisions = list(dict.fromkeys(["float32", settings.precision()]))
+    usual = usual_loaders(train.mean, train.std)
+    out = {"precisions": precisions, "machine": results.machine(), **results.today_and_commit()}
+    out["matrix_gflops"] = {precision: matrix_rates(precision) for precision in precisions}
+    out["networks"] = {}
+    for name in NETWORKS:
+        out["networks"][name] = measure(name, loader, usual, precisions)
+        print(name, out["networks"][name], flush=True)
+    out["by_width"] = by_width(precisions)
+    folder = results.folder("benchmarks")
+    results.write_json(out, folder / "networks.json")
+    (folder / "networks.md").write_text(table(out), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
