@@ -39,7 +39,8 @@ if "google.colab" in sys.modules:
     course = "/content/{name}"
     if not os.path.isdir(course):
         subprocess.run(["git", "clone", "--depth", "1", "{url}", course], check=True)
-    missing = [p for p in ("huggingface_hub", "platformdirs", "pyarrow", "safetensors") if find_spec(p) is None]
+    needed = ("huggingface_hub", "platformdirs", "pyarrow", "safetensors")
+    missing = [p for p in needed if find_spec(p) is None]
     if missing:
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", *missing], check=True)
     sys.path.insert(0, course)

@@ -126,8 +126,9 @@ def small_googlenet(
     """GoogLeNet's nine modules for images of 16 to 32 pixels.
 
     Differs from the paper: the stem is one 3 x 3 convolution and a pool (the paper's leaves 4 x 4 of 32 x 32);
-    batch norm for LRN (without it such a depth hardly starts to learn); heads see the mean of each map; fewer
-    channels (two cores); no dropout before the last layer (a narrow network underfits).
+    batch norm for LRN (published a year later; larger learning rates); heads see the mean of each map (one
+    network takes every size); fewer channels (two cores); no dropout (a narrow network
+    has less to hide).
     """
     channels = round(192 * width)
     stem = nn.Sequential(convolution(in_channels, channels, 3, batch_norm), pool())  # (N, channels, S/2, S/2)

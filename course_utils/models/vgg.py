@@ -52,8 +52,8 @@ class VGG(nn.Module):
 def vgg(layers="D", num_classes=1000, in_channels=3, batch_norm=False, dropout=0.5):
     """The network as published, for 224 x 224. A, B, D, E: VGG-11, 13, 16, 19; D has 138,357,544 parameters.
 
-    Differs from the paper: torch's first weights (the paper starts the deep ones from a trained A); batch_norm
-    (2015) as an option, as in torchvision.
+    Differs from the paper: torch's first weights (the paper starts the deep ones from a trained A: one training
+    less); batch_norm (2015) as an option, as in torchvision: deep ones learn without that start.
     """
     return VGG(layers, num_classes, in_channels, 1, batch_norm, (4096, 4096), dropout, side=7)
 
@@ -62,7 +62,7 @@ def small_vgg(layers="A", num_classes=100, in_channels=3, width=3 / 8, batch_nor
     """VGG's convolutions for images of 16 to 32 pixels; layers "A" is VGG-11.
 
     Differs from the paper: the last pool leaves one value a map, so that one network takes every size, and one
-    linear layer follows (head=(), a tenth of the parameters with it); batch norm (without it the network stays at
-    chance for long); fewer channels (two cores).
+    linear layer follows (head=(), a tenth of the parameters with it); batch norm (published a year
+    later; larger learning rates); fewer channels (two cores).
     """
     return VGG(layers, num_classes, in_channels, width, batch_norm, head, dropout, side=1)
