@@ -39,7 +39,7 @@ RECIPES = {
     ("alexnet", "cifar100"): {
         "every profile": CIFAR100,
         "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
-        "cpu": {"epochs": 26, "sizes": small_first(26, 32), "network": {"width": 3 / 8, "hidden": 512}},
+        "cpu": {"epochs": 36, "sizes": small_first(36, 32), "network": {"width": 1 / 2, "hidden": 512}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
     ("alexnet", "fashion"): {
@@ -85,7 +85,41 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
 }
-VARIANTS = {("lenet", "mnist"): {"no-shift": {"shift": 0}}}
+SHORT = {"epochs": 12, "sizes": small_first(12, 32)}
+PLAIN = SHORT | {
+    "peak_lr": 0.05,
+    "network": {"batch_norm": False},
+}  # without batch norm a rate of 0.2 is too large
+
+
+def plain(**network) -> dict:
+    """The short schedule without batch norm, with another network."""
+    return PLAIN | {"network": PLAIN["network"] | network}
+
+
+VARIANTS = {
+    ("lenet", "mnist"): {"no-shift": {"shift": 0}},
+    ("alexnet", "cifar100"): {
+        "short": SHORT,
+        "short-no-batch-norm": PLAIN,
+        "short-quarter-width": SHORT | {"network": {"width": 1 / 4}},
+        "short-three-eighths-width": SHORT | {"network": {"width": 3 / 8}},
+        "short-constant-lr": SHORT | {"schedule": "constant", "peak_lr": 0.05},
+        "short-no-smoothing": SHORT | {"label_smoothing": 0.0},
+        "short-decay-all": SHORT | {"decay": "all"},
+        "short-one-size": {"epochs": 7, "sizes": 32},  # as many minutes
+        "short-no-shift": SHORT | {"shift": 0},
+        "short-random-flip": SHORT | {"flip": "random"},
+        "short-no-flip": SHORT | {"flip": None},
+        "plain-tanh": plain(activation="Tanh"),
+        "plain-tanh-slow": plain(activation="Tanh") | {"peak_lr": 0.02},
+        "plain-separate-pools": plain(overlapping=False),
+        "plain-dropout": plain(dropout=0.5),
+        "plain-lrn": plain(lrn=True),
+        "plain-lrn-slow": plain(lrn=True) | {"peak_lr": 0.02},
+        "plain-lrn-fast": plain(lrn=True) | {"peak_lr": 0.1},
+    },
+}
 
 
 def recipe(model: str, data: str, profile: str, variant: str | None = None) -> dict:
@@ -101,8 +135,9 @@ def recipe(model: str, data: str, profile: str, variant: str | None = None) -> d
         raise ValueError(
             f"no variant {variant!r} of {model} on {data}; expected one of: {', '.join(variants)}."
         )
-    table = RECIPES[model, data]
-    return table["every profile"] | table[profile] | (variants[variant] if variant else {})
+    table, change = RECIPES[model, data], variants[variant] if variant else {}
+    values = table["every profile"] | table[profile]
+    return values | change | {"network": values["network"] | change.get("network", {})}
 
 
 def sgd(model, peak_lr, weight_decay):
@@ -121,12 +156,20 @@ def triangular(optimizer, peak_lr, steps):
 
 
 def parts(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
-    """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion."""
+    """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion.
+
+    Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too).
+    """
     optimizer = sgd(model, recipe["peak_lr"], recipe["weight_decay"])
+    if recipe.get("decay") == "all":
+        optimizer.param_groups[1]["weight_decay"] = recipe["weight_decay"]
+    scheduler = None
+    if recipe.get("schedule") != "constant":
+        scheduler = triangular(optimizer, recipe["peak_lr"], recipe["epochs"] * steps_an_epoch)
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe["label_smoothing"])
     return {
         "epochs": recipe["epochs"],
         "optimizer": optimizer,
-        "scheduler": triangular(optimizer, recipe["peak_lr"], recipe["epochs"] * steps_an_epoch),
+        "scheduler": scheduler,
         "criterion": with_heads(criterion) if recipe["network"].get("heads") else criterion,
     }

@@ -4,6 +4,7 @@ python tests/test_recipes.py writes recipes.json anew; it refuses values that ch
 """
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -52,15 +53,22 @@ def test_a_changed_value_goes_unnoticed(monkeypatch):
 
 
 def test_a_recipe_is_not_the_table_changed_by_profile_and_variant(monkeypatch):
-    table = {"every profile": {"a": 1, "b": 1, "c": 1}, "smoke": {"b": 2, "c": 2}, "cpu": {}, "full": {}}
+    every = {"a": 1, "b": 1, "c": 1, "network": {}}
+    table = {
+        "every profile": every,
+        "smoke": {"b": 2, "c": 2, "network": {"d": 4, "e": 4}},
+        "cpu": {},
+        "full": {},
+    }
     monkeypatch.setitem(recipes.RECIPES, ("m", "d"), table)
-    monkeypatch.setitem(recipes.VARIANTS, ("m", "d"), {"v": {"c": 3}})
-    assert recipes.recipe("m", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3}
-    assert recipes.recipe("m", "d", "cpu") == {"a": 1, "b": 1, "c": 1}
+    monkeypatch.setitem(recipes.VARIANTS, ("m", "d"), {"v": {"c": 3, "network": {"e": 5}}, "w": {}})
+    assert recipes.recipe("m", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3, "network": {"d": 4, "e": 5}}
+    assert recipes.recipe("m", "d", "cpu", "w") == every
+    assert recipes.recipe("m", "d", "cpu") == every
     with pytest.raises(ValueError, match="no recipe for m on x; expected one of: .*m on d"):
         recipes.recipe("m", "x", "cpu")
-    with pytest.raises(ValueError, match="no variant 'w' of m on d; expected one of: v"):
-        recipes.recipe("m", "d", "cpu", "w")
+    with pytest.raises(ValueError, match="no variant 'x' of m on d; expected one of: v, w"):
+        recipes.recipe("m", "d", "cpu", "x")
 
 
 @pytest.mark.parametrize("pair", recipes.RECIPES)
@@ -109,6 +117,9 @@ def test_the_parts_of_a_training_ignore_the_recipe():
     z, y = torch.randn(5, 3), torch.arange(5) % 3
     smooth = -(0.9 * z.log_softmax(1)[range(5), y] + 0.1 * z.log_softmax(1).mean(1)).mean()
     torch.testing.assert_close(made["criterion"](z, y), smooth)
+    changed = recipes.parts(small(), values | {"decay": "all", "schedule": "constant"}, 5)
+    assert changed["scheduler"] is None
+    assert [(g["lr"], g["weight_decay"]) for g in changed["optimizer"].param_groups] == [(0.3, 0.02)] * 2
     with_heads = recipes.parts(small(), values | {"network": {"heads": True}}, 5)["criterion"]
     torch.testing.assert_close(with_heads((z, z, z), y), 1.6 * smooth)
 
@@ -123,8 +134,8 @@ def test_small_images_do_not_come_first():
 
 @pytest.mark.parametrize("pair", recipes.RECIPES)
 def test_the_sizes_of_a_recipe_do_not_match_its_epochs(pair):
-    for profile in PROFILES:
-        values = recipes.recipe(*pair, profile)
+    for profile, variant in itertools.product(PROFILES, (None, *recipes.VARIANTS.get(pair, ()))):
+        values = recipes.recipe(*pair, profile, variant)
         assert isinstance(values["sizes"], int) or len(values["sizes"]) == values["epochs"]
 
 

@@ -127,8 +127,7 @@ def small_googlenet(
 
     Differs from the paper: the stem is one 3 x 3 convolution and a pool (the paper's leaves 4 x 4 of 32 x 32);
     batch norm for LRN (published a year later; larger learning rates); heads see the mean of each map (one
-    network takes every size); fewer channels (two cores); no dropout (a narrow network
-    has less to hide).
+    network takes every size); fewer channels (two cores); no dropout (fewer weights to overfit with).
     """
     channels = round(192 * width)
     stem = nn.Sequential(convolution(in_channels, channels, 3, batch_norm), pool())  # (N, channels, S/2, S/2)

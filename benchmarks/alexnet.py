@@ -1,0 +1,183 @@
+"""What each part of AlexNet's recipe buys on CIFAR-100, and the paper's own claims, on a short schedule.
+
+python benchmarks/alexnet.py       on an idle machine with CIFAR-100; about 3 hours on two cores; in the background:
+nohup python benchmarks/alexnet.py > levers.log &
+
+Each run is `python -m course_utils train --model alexnet --data cifar100 --profile cpu --variant NAME --seed S --record`:
+a result in data/results/, scored on validation; what is there in this precision and version is not run again. Then the
+speed of the loop, from the usual code to ours in steps; then alexnet.json, alexnet.md and alexnet.png.
+"""
+
+import itertools
+import os
+import statistics
+
+import matplotlib
+import networks
+import numpy as np
+
+from course_utils import plots, results, settings
+from course_utils.arrays import take
+from course_utils.data import TensorLoader, make_loaders
+from course_utils.models import MODELS
+from course_utils.recipes import recipe
+from course_utils.train import train
+
+SEEDS = (0, 1)
+LEVERS = {  # variant: what the recipe has and the variant has not
+    "short-no-batch-norm": "batch norm (without it, at lr 0.05)",
+    "short-quarter-width": "width 1/2 for 1/4",
+    "short-three-eighths-width": "width 1/2 for 3/8",
+    "short-constant-lr": "triangular for constant lr (0.05)",
+    "short-no-smoothing": "label smoothing 0.1",
+    "short-decay-all": "no decay on norms and biases",
+    "short-one-size": "small images first, at equal minutes",
+    "short-no-shift": "shift by 3 pixels",
+    "short-random-flip": "alternating for random flips",
+    "short-no-flip": "alternating flips for none",
+}
+CLAIMS = ("plain-tanh", "plain-tanh-slow", "plain-separate-pools", "plain-dropout", "plain-lrn")
+ONE_SEED = ("plain-lrn-slow", "plain-lrn-fast")  # the search for the paper's form's learning rate
+
+
+def run(variant: str, seed: int) -> dict:
+    """The result of a variant and seed, from the ledger where it is there, else trained now."""
+    key = f"alexnet-cifar100-cpu-{variant}"
+    version = recipe("alexnet", "cifar100", "cpu", variant)["version"]
+    for record in results.ledger(key):
+        if (record["seed"], record["precision"], record["recipe"]["version"]) == (
+            seed,
+            settings.precision(),
+            version,
+        ):
+            return record
+    print(f"== {variant}, seed {seed}", flush=True)
+    return train("alexnet", "cifar100", variant, seed, record=True)
+
+
+def difference(of: str, against: str) -> dict:
+    """Validation top-1 of `of` minus that of `against`, in points: mean and range over the seeds, seed by seed."""
+    pairs = [(run(of, seed), run(against, seed)) for seed in SEEDS]
+    points = [100 * (a["val"]["top1"] - b["val"]["top1"]) for a, b in pairs]
+    mean = statistics.mean(points)
+    return {
+        "points": mean,
+        "low": min(points),
+        "high": max(points),
+        "verdict": "" if abs(mean) >= 1 else "not distinguished",
+        "of_minutes": statistics.mean(a["minutes"] for a, _ in pairs),
+        "against_minutes": statistics.mean(b["minutes"] for _, b in pairs),
+        "of_top1": statistics.mean(a["val"]["top1"] for a, _ in pairs),
+        "against_top1": statistics.mean(b["val"]["top1"] for _, b in pairs),
+    }
+
+
+def speed() -> list[dict]:
+    """Images/s of the training loop at 32 pixels, from the usual code to ours, one step after the other."""
+    values = recipe("alexnet", "cifar100", "cpu")
+    network = {"num_classes": 100, "in_channels": 3, **values["network"]}
+    loaders = make_loaders("cifar100", 128, shift=3, flip="alternating")
+    mean, std = loaders.train.mean, loaders.train.std
+    few = take(loaders.train.arrays, np.arange(networks.STEPS * 128), complete=False)
+    fast = TensorLoader(few, 128, train=True, shift=3, flip="alternating", mean=mean, std=std)
+
+    def plain_layout():
+        for x, y in itertools.chain(fast, fast):
+            yield x.contiguous(), y
+
+    def median(work):
+        return statistics.median(work() for _ in range(3))
+
+    usual = networks.usual_loaders(mean, std)
+    steps = networks.STEPS
+    rows = [
+        (
+            "torchvision's set, PIL, DataLoader, float32",
+            max(
+                median(lambda b=b: networks.usual_loop(MODELS["alexnet"](**network), b, steps)) for b in usual
+            ),
+        ),
+        (
+            "the set as one tensor on the device",
+            median(lambda: networks.usual_loop(MODELS["alexnet"](**network), plain_layout(), steps)),
+        ),
+    ]
+    for precision in dict.fromkeys(("float32", settings.precision())):
+        loop = networks.whole_loop(MODELS["alexnet"](**network), values, fast, precision)
+        rows.append(("channels_last" if precision == "float32" else precision, median(loop)))
+    found, before = [], None
+    for name, rate in rows:
+        found.append({"step": name, "images_per_second": round(rate), "ratio": rate / (before or rate)})
+        before = rate
+    return found
+
+
+def table(out: dict) -> str:
+    """alexnet.md."""
+    lines = [
+        f"AlexNet on CIFAR-100, {out['epochs']} epochs, {out['precision']}, validation top-1, {len(SEEDS)} seeds: "
+        f"{100 * out['levers'][0]['of_top1']:.2f} % with every part of the recipe.",
+        "",
+        "| part of the recipe | buys (points) | range over the seeds | minutes with, without | |",
+        "|" + "---|" * 5,
+    ]
+    for row in out["levers"]:
+        lines.append(
+            f"| {row['name']} | {row['points']:+.2f} | {row['low']:+.2f} to {row['high']:+.2f} "
+            f"| {row['of_minutes']:.1f}, {row['against_minutes']:.1f} | {row['verdict']} |"
+        )
+    lines += [
+        "",
+        "| without batch norm, lr 0.05 | adds (points) | range over the seeds | minutes | |",
+        "|" + "---|" * 5,
+    ]
+    for row in out["claims"]:
+        lines.append(
+            f"| {row['variant']} | {row['points']:+.2f} | {row['low']:+.2f} to {row['high']:+.2f} "
+            f"| {row['of_minutes']:.1f} | {row['verdict']} |"
+        )
+    lines += ["", "| the training loop at 32 pixels | images/s | times the line above |", "|" + "---|" * 3]
+    for row in out["speed"]:
+        lines.append(f"| {row['step']} | {row['images_per_second']:,} | {row['ratio']:.2f} |")
+    machine = out["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {out['date']}"
+    return "\n".join([*lines, "", f"{where}.", ""])
+
+
+def draw(levers: list[dict], file) -> None:
+    """What each lever bought, with the range over the seeds."""
+    rows = sorted(levers, key=lambda row: row["points"])
+    title = "What each part of the recipe buys on a short schedule"
+    with plots.figure(title, size=(7.5, 4.2), file=file) as ax:
+        for i, row in enumerate(rows):
+            ax.barh(i, row["points"], color=plots.GREY if row["verdict"] else plots.BLUE)
+            ax.plot([row["low"], row["high"]], [i, i], color="black", linewidth=2)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
+        ax.set_xlabel(
+            "validation top-1, points with minus without; black: range over 2 seeds; grey: below 1 point"
+        )
+
+
+def main() -> None:
+    """Train what is missing, measure, write."""
+    matplotlib.use("Agg")
+    os.environ["CI"] = "1"
+    os.environ["COURSE_PROFILE"] = "cpu"
+    levers = [{"variant": name, "name": text} | difference("short", name) for name, text in LEVERS.items()]
+    claims = [{"variant": name} | difference(name, "short-no-batch-norm") for name in CLAIMS]
+    search = [{"variant": name, "top1": run(name, 0)["val"]["top1"]} for name in (*ONE_SEED, "plain-lrn")]
+    out = {
+        "precision": settings.precision(),
+        "epochs": recipe("alexnet", "cifar100", "cpu", "short")["epochs"],
+    }
+    out |= {"machine": results.machine(), **results.today_and_commit()}
+    out |= {"levers": levers, "claims": claims, "search": search, "speed": speed()}
+    folder = results.folder("benchmarks")
+    results.write_json(out, folder / "alexnet.json")
+    (folder / "alexnet.md").write_text(table(out), encoding="utf-8")
+    draw(levers, folder / "alexnet.png")
+
+
+if __name__ == "__main__":
+    main()
