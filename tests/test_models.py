@@ -191,9 +191,9 @@ MACS = {
         + 13**2 * (weights(384, 384, 3) + weights(384, 256, 3)) // 2 + 9216 * 4096 + 4096**2 + 4096 * 1000),
     "AlexNet, small": (
         small_alexnet, 32,
-        32**2 * weights(3, 36, 5) + 16**2 * weights(36, 96, 5)
-        + 8**2 * (weights(96, 144, 3) + weights(144, 144, 3) + weights(144, 96, 3))
-        + 9 * 96 * 512 + 512**2 + 512 * 100),
+        32**2 * weights(3, 48, 5) + 16**2 * weights(48, 128, 5)
+        + 8**2 * (weights(128, 192, 3) + weights(192, 192, 3) + weights(192, 128, 3))
+        + 9 * 128 * 512 + 512**2 + 512 * 100),
     "VGG": (small_vgg, 32, macs_vgg()),
     "GoogLeNet": (small_googlenet, 32, macs_googlenet()),
     "ResNet-20": (

@@ -66,7 +66,7 @@ def convolution(in_channels, channels, kernel, batch_norm, lrn, activation):
     return nn.Sequential(*layers)
 
 
-def small_alexnet(num_classes=100, in_channels=3, width=3 / 8, hidden=512, batch_norm=True, lrn=False,
+def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch_norm=True, lrn=False,
                   overlapping=True, dropout=0.1, activation="ReLU"):  # fmt: skip
     """AlexNet's five convolutions and three linear layers for images of 20 to 32 pixels.
 
