@@ -45,7 +45,7 @@ RECIPES = {
     ("alexnet", "fashion"): {
         "every profile": FASHION,
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
-        "cpu": {"epochs": 10, "sizes": small_first(10, 28), "network": {"width": 3 / 8, "hidden": 256}},
+        "cpu": {"epochs": 14, "sizes": small_first(14, 28), "network": {"width": 3 / 8, "hidden": 256}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
     ("vgg", "cifar100"): {
