@@ -97,6 +97,10 @@ def plain(**network) -> dict:
     return PLAIN | {"network": PLAIN["network"] | network}
 
 
+PAPER = {
+    "network": {"batch_norm": False, "lrn": True, "dropout": 0.5}
+}  # AlexNet as published, but for its size
+
 VARIANTS = {
     ("lenet", "mnist"): {"no-shift": {"shift": 0}},
     ("alexnet", "cifar100"): {
@@ -116,8 +120,10 @@ VARIANTS = {
         "plain-separate-pools": plain(overlapping=False),
         "plain-dropout": plain(dropout=0.5),
         "plain-lrn": plain(lrn=True),
-        "plain-lrn-slow": plain(lrn=True) | {"peak_lr": 0.02},
-        "plain-lrn-fast": plain(lrn=True) | {"peak_lr": 0.1},
+        **{
+            f"paper-lr-{lr}": PAPER | {"epochs": 6, "sizes": small_first(6, 32), "peak_lr": lr}
+            for lr in (0.02, 0.05, 0.1)
+        },
     },
 }
 
