@@ -96,9 +96,20 @@ def open_checkpoint(
         if saved["fingerprint"] == run.fingerprint:
             if not fresh:
                 restore(run, saved, epochs)
+                set_epoch(
+                    max(0, len(run.history["epoch"]) - 1), loader, val
+                )  # as after the last epoch that is done
             return
         there = difference(saved["fingerprint"], run.fingerprint)
         print(f"{run.path.name} holds another run ({there}): this one has a file of its own, {own.name}.")
+
+
+def set_epoch(epoch: int, *loaders: Iterable | None) -> None:
+    """Tell each loader, or its sampler, which epoch comes, where it asks for it."""
+    for loader in loaders:
+        for thing in (loader, getattr(loader, "sampler", None)):
+            if hasattr(thing, "set_epoch"):
+                thing.set_epoch(epoch)
 
 
 def read_checkpoint(file: Path) -> dict:

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm import tqdm
 
-from course_utils.checkpoints import CheckpointError, Run, add_row, line, open_checkpoint, save_checkpoint
+from course_utils.checkpoints import (
+    CheckpointError,
+    Run,
+    add_row,
+    line,
+    open_checkpoint,
+    save_checkpoint,
+    set_epoch,
+)
 from course_utils.settings import autocast, device
 from course_utils.settings import precision as precision_name
 
@@ -109,14 +117,6 @@ def to_device(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor on `device()`; images, (B, C, H, W), in channels_last."""
     layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
     return tensor.to(device(), memory_format=layout, non_blocking=True)
-
-
-def set_epoch(epoch: int, *loaders: Iterable | None) -> None:
-    """Tell each loader, or its sampler, which epoch comes, where it asks for it."""
-    for loader in loaders:
-        for thing in (loader, getattr(loader, "sampler", None)):
-            if hasattr(thing, "set_epoch"):
-                thing.set_epoch(epoch)
 
 
 def progress(loader: Iterable, epoch: int, epochs: int) -> Iterable:

@@ -285,6 +285,18 @@ def test_a_finished_run_is_not_picked_up_whatever_the_model_holds(capsys):
     assert "Picked up from a.pt: 3 of 3" in out[0] and out[1:] == printed
 
 
+def test_the_loaders_of_a_run_that_is_picked_up_stay_at_the_first_epochs_size():
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), np.uint8)
+    arrays = Arrays(images, np.arange(40) % 4, tuple("abcd"), "toys")
+    for _ in range(2):
+        loaders = [TensorLoader(arrays, 20, train=train, sizes=(8, 12, 16)) for train in (True, False)]
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 4))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        fit(model, loaders[0], epochs=3, optimizer=optimizer, val=loaders[1], checkpoint="sizes.pt")
+        assert [(loader.size, loader.epoch) for loader in loaders] == [(16, 2), (16, 2)]
+
+
 DOCUMENTED = re.sub(r"(def [\w_]+\(.*\):|class Net.*:)\n( +)", r'\1\n\2"""Says what it does."""\n\2', CODE)
 SAME = {
     "the cell run again": {},

@@ -342,6 +342,19 @@ def test_alexnet_differs_from_torchvisions_in_more_than_is_known():
     assert kernels[0] == kernels[1]
     norms = [sum(isinstance(m, nn.LocalResponseNorm) for m in net.modules()) for net in (ours, theirs)]
     assert norms == [2, 0]
+    order = [name for name, _ in ours.named_children() if name[-1] in "678"]
+    assert order == [
+        "fc6",
+        "relu6",
+        "drop6",
+        "fc7",
+        "relu7",
+        "drop7",
+        "fc8",
+    ]  # the paper drops outputs of units
+    assert isinstance(theirs.classifier[0], nn.Dropout) and isinstance(
+        theirs.classifier[3], nn.Dropout
+    )  # inputs
     for kind in (nn.MaxPool2d, nn.Dropout, nn.Linear):
         a, b = ([repr(m) for m in net.modules() if isinstance(m, kind)] for net in (ours, theirs))
         assert [text.split(", dilation")[0] for text in a] == [text.split(", dilation")[0] for text in b]

@@ -11,7 +11,7 @@ def alexnet(num_classes=1000, in_channels=3):
 
     Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs: the
     second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by its size: 5e-4 is the
-    paper's 1e-4. The paper says 224 pixels; 55 x 55 maps need 227.
+    paper's 1e-4. The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
     Differs from the paper: torch's first weights, which suit any width (the paper: deviation 0.01, biases of 1 in
     five layers); dropout scales in training, so that evaluation does nothing (the paper halves there).
     """
@@ -33,12 +33,12 @@ def alexnet(num_classes=1000, in_channels=3):
             relu5=nn.ReLU(),
             pool5=nn.MaxPool2d(3, stride=2),  # (N, 256, 6, 6)
             flatten=nn.Flatten(),  # (N, 9216)
-            drop6=nn.Dropout(0.5),
             fc6=nn.Linear(256 * 6 * 6, 4096),  # (N, 4096)
             relu6=nn.ReLU(),
-            drop7=nn.Dropout(0.5),
+            drop6=nn.Dropout(0.5),
             fc7=nn.Linear(4096, 4096),  # (N, 4096)
             relu7=nn.ReLU(),
+            drop7=nn.Dropout(0.5),
             fc8=nn.Linear(4096, num_classes),  # (N, num_classes)
         )
     )
@@ -73,7 +73,7 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
     Input (N, in_channels, S, S), S from 20, output logits (N, num_classes). width: of the paper's channels;
     hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: pools of 3 with
     stride 2, else of 2; activation: a class of torch.nn.
-    Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 8 x 8 of 32 x 32); pools padded
+    Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools padded
     by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger learning
     rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout (50,000 images
     and two cores).
@@ -94,12 +94,12 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
             conv5=convolution(c4, c5, 3, batch_norm, False, activation),  # (N, c5, S/4, S/4)
             pool5=PoolTo3(),  # (N, c5, 3, 3)
             flatten=nn.Flatten(),  # (N, 9 * c5)
-            drop6=nn.Dropout(dropout),
             fc6=nn.Linear(9 * c5, hidden),  # (N, hidden)
             act6=getattr(nn, activation)(),
-            drop7=nn.Dropout(dropout),
+            drop6=nn.Dropout(dropout),
             fc7=nn.Linear(hidden, hidden),  # (N, hidden)
             act7=getattr(nn, activation)(),
+            drop7=nn.Dropout(dropout),
             fc8=nn.Linear(hidden, num_classes),  # (N, num_classes)
         )
     )
