@@ -20,7 +20,7 @@ def main() -> int | str:
         "train", help="train a network by its recipe; a cut run goes on, a finished one is read"
     )
     command.add_argument("--model", required=True, choices=MODELS)
-    command.add_argument("--data", required=True, help="mnist, fashion, cifar100, cifar10")
+    command.add_argument("--data", required=True, help="mnist (lenet), cifar100 or fashion (the others)")
     command.add_argument(
         "--profile", choices=PROFILES, help="default: COURSE_PROFILE, else what the machine can do"
     )

@@ -79,18 +79,24 @@ def show_maps(
 
 
 def show_history(history: dict, title: str, file: Path | None = None) -> None:
-    """Loss and error (the images whose top-1 is wrong) of training and validation by epoch; file: as in figure."""
+    """Loss and error (the images whose top-1 is wrong) of training and validation by epoch; file: as in figure.
+
+    The training loss is the criterion's (label smoothing and auxiliary heads raise it), validation's is cross-entropy.
+    """
     with figure(title, 1, 2, (9, 3.4), file) as (left, right):
         for prefix, name, marker in (("", "training", "o"), ("val_", "validation", "s")):
             top1 = np.array(history[prefix + "top1"], dtype=float)
             for ax, values in ((left, history[prefix + "loss"]), (right, 100 * (1 - top1))):
                 ax.plot(history["epoch"], values, marker=marker, markersize=3, label=name)
-        for ax, label in ((left, "cross-entropy (nats)"), (right, "error (% of images wrong)")):
-            ax.set_yscale("log")
-            ax.yaxis.set_major_formatter("{x:g}")
+        for ax, label in ((left, "loss (nats)"), (right, "error (% of images wrong)")):
+            low, high = ax.dataLim.intervaly
+            if 0 < 10 * low < high:
+                ax.set_yscale("log")
+                ax.yaxis.set_major_formatter("{x:g}")
             ax.set_xlabel("epoch")
             ax.set_ylabel(label)
             ax.legend()
+        left.legend(["training: the criterion", "validation: cross-entropy"])
 
 
 def show_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> None:

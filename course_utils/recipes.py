@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from course_utils.models import network_defaults
 from course_utils.models.googlenet import with_heads
 
 
@@ -62,13 +63,13 @@ RECIPES = {
     },
     ("googlenet", "cifar100"): {
         "every profile": CIFAR100,
-        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "heads": True}},
+        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
         "cpu": {"epochs": 12, "sizes": small_first(12, 32), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "fashion"): {
         "every profile": FASHION,
-        "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8, "heads": True}},
+        "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
         "cpu": {"epochs": 6, "sizes": small_first(6, 28), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
@@ -86,10 +87,7 @@ RECIPES = {
     },
 }
 SHORT = {"epochs": 12, "sizes": small_first(12, 32)}
-PLAIN = SHORT | {
-    "peak_lr": 0.05,
-    "network": {"batch_norm": False},
-}  # without batch norm a rate of 0.2 is too large
+PLAIN = SHORT | {"peak_lr": 0.05, "network": {"batch_norm": False}}  # LeNet-5's rate: no norm either
 
 
 def plain(**network) -> dict:
@@ -97,9 +95,7 @@ def plain(**network) -> dict:
     return PLAIN | {"network": PLAIN["network"] | network}
 
 
-PAPER = {
-    "network": {"batch_norm": False, "lrn": True, "dropout": 0.5}
-}  # AlexNet as published, but for its size
+PAPER = {"network": {"batch_norm": False, "lrn": True, "dropout": 0.5}}  # its norm and dropout, our size
 
 VARIANTS = {
     ("lenet", "mnist"): {"no-shift": {"shift": 0}},
@@ -125,11 +121,12 @@ VARIANTS = {
             for lr in (0.02, 0.05, 0.1)
         },
     },
+    ("googlenet", "cifar100"): {"heads": {"network": {"heads": True}}},
 }
 
 
 def recipe(model: str, data: str, profile: str, variant: str | None = None) -> dict:
-    """Every value of a training: the table's for the profile, changed by the variant's.
+    """Every value of a training: the table's for the profile, changed by the variant's; in `network` every argument.
 
     Raises ValueError for a pair or variant that the table does not have.
     """
@@ -138,12 +135,12 @@ def recipe(model: str, data: str, profile: str, variant: str | None = None) -> d
         raise ValueError(f"no recipe for {model} on {data}; expected one of: {known}.")
     variants = VARIANTS.get((model, data), {})
     if variant is not None and variant not in variants:
-        raise ValueError(
-            f"no variant {variant!r} of {model} on {data}; expected one of: {', '.join(variants)}."
-        )
+        known = f"expected one of: {', '.join(variants)}" if variants else "it has none"
+        raise ValueError(f"no variant {variant!r} of {model} on {data}; {known}.")
     table, change = RECIPES[model, data], variants[variant] if variant else {}
     values = table["every profile"] | table[profile]
-    return values | change | {"network": values["network"] | change.get("network", {})}
+    network = network_defaults(model) | values["network"] | change.get("network", {})
+    return values | change | {"network": network}
 
 
 def sgd(model, peak_lr, weight_decay):

@@ -120,6 +120,7 @@ def result_text(key: str, path: str, statistic: str) -> str:
     records = ledger(key)
     if not records:
         raise FileNotFoundError(f"no result {key} in the ledger.")
+    one_kind(key, records)
     if statistic == "n":
         return str(len(records))
     if re.fullmatch(r"s\d+", statistic):
@@ -128,6 +129,15 @@ def result_text(key: str, path: str, statistic: str) -> str:
     functions = {"mean": statistics.mean, "sd": statistics.stdev, "min": min, "max": max}
     text = number(functions[statistic](values), path)
     return text.replace(" %", " points") if statistic == "sd" else text
+
+
+def one_kind(key: str, records: list[dict]) -> None:
+    """Raises ValueError where results of different recipes or precisions would be averaged."""
+    kinds = {(r["recipe"].get("version"), r["precision"]) for r in records}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{key}: recipes and precisions {sorted(kinds, key=str)}; expected one. Record the rest anew."
+        )
 
 
 def bench_text(file: str, path: str) -> str:
@@ -144,6 +154,7 @@ def results_table() -> str:
         records = [record for record in ledger(key) if record["test"]]
         if not records:
             continue
+        one_kind(key, records)
         first, top1 = records[0], [100 * record["test"]["top1"] for record in records]
         spread = f" ± {statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
         computer = first["machine"]

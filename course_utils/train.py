@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,10 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     arrays = tuple(load_arrays(data, split) for split in ("train", "test"))
     if record and (arrays[0].name == standin.NAME or not all(a.complete for a in arrays)):
         raise ValueError(f"--record with {arrays[0].name}: the ledger takes whole published sets.")
+    if record:
+        results.folder("results")  # raises outside a checkout
     name = results.run_name(model, arrays[0].name, profile, variant, seed)
+    origin = {"machine": results.machine(), **results.today_and_commit()}
     settings.seed_all(seed)
     network = {
         "num_classes": len(arrays[0].classes),
@@ -47,8 +51,12 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     print(
         f"{name}: {title}, {explain.parameters(net):,} parameters, {len(loaders.train.arrays):,} training images"
     )
-    minutes = expected_minutes(net, loaders, values)
-    print(f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps.")
+    earlier = stored_result(settings.runs() / f"{name}.json", values)
+    if not earlier:
+        minutes = expected_minutes(net, loaders, values)
+        print(
+            f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps."
+        )
     history = fit(
         net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **parts(net, values, len(loaders.train))
     )
@@ -60,22 +68,32 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     result |= {"macs": explain.macs(net, shape), "epochs": values["epochs"]}
     result["val"] = {"top1": history["val_top1"][-1], "loss": history["val_loss"][-1]}
     final = variant is None or values.get("final", False)
-    result["test"] = test_scores(net, loaders.test, values["flip"] is not None) if final else None
+    same = earlier.get("history") == history  # a finished run: its test set is read, its origin is known
+    if not same:
+        result["test"] = test_scores(net, loaders.test, values["flip"] is not None) if final else None
+    result |= {key: earlier[key] for key in ("test", *origin)} if same else origin
     result |= {"minutes": round(sum(history["seconds"]) / 60, 3)}
     result |= {"images_per_second": round(sum(history["images_per_second"]) / len(history["epoch"]))}
     whole = values["limit"] is None and arrays[0].complete
     facts = {"digest": arrays[0].digest, "complete": whole, "train_size": len(loaders.train.arrays)}
-    result |= {"precision": settings.precision(), "data": facts, "machine": results.machine()}
-    result |= results.today_and_commit() | {"history": history}
+    result |= {"precision": settings.precision(), "data": facts, "history": history}
     results.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
     seen = f"{title}, seed {seed}: validation {result['val']['top1']:.2%} after {values['epochs']} epochs"
     plots.show_history(history, seen, settings.runs() / f"{name}.png")
     results.write_json(result, settings.runs() / f"{name}.json")
     if record:
         results.write_json(result, results.folder("results") / f"{name}.json")
-        if final and seed == 0:
+        if variant is None and profile == "cpu" and seed == 0:
             ship(net, network, result, loaders.test)
     return result
+
+
+def stored_result(file: Path, values: dict) -> dict:
+    """The result that lies in `file` if it is one of this recipe, else an empty one."""
+    if not file.is_file():
+        return {}
+    result = json.loads(file.read_text(encoding="utf-8"))
+    return result if result["recipe"] == json.loads(json.dumps(values)) else {}
 
 
 def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> float:

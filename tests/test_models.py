@@ -113,6 +113,7 @@ def count_small_resnet(depth, classes, shortcut="A"):
     return total
 
 
+REDUCED = [(r5, c5) for _, _, _, _, r5, c5, _ in MODULES]
 COUNTS = {  # the syllabus's number; by hand; the network
     "AlexNet": (60_965_224, count_alexnet((96, 256, 384, 384, 256), 2), alexnet),
     "AlexNet, torchvision": (
@@ -130,6 +131,9 @@ COUNTS = {  # the syllabus's number; by hand; the network
         lambda: torchvision.models.googlenet(aux_logits=False, init_weights=False)),
     "GoogLeNet, torchvision, heads": (
         13_004_888, count_googlenet(True, True), lambda: torchvision.models.googlenet(init_weights=False)),
+    "GoogLeNet, two 3x3": (
+        6_690_456, 6_998_552 - sum(25 * r * c - 9 * r * (r + c) - r for r, c in REDUCED),  # r biases more
+        lambda: googlenet(heads=False, two_3x3=True)),
     "ResNet-18": (11_689_512, count_resnet((2, 2, 2, 2), False), resnet),
     "ResNet-34": (21_797_672, count_resnet((3, 4, 6, 3), False), lambda: resnet(34)),
     "ResNet-50": (25_557_032, count_resnet((3, 4, 6, 3), True), lambda: resnet(50)),
@@ -303,8 +307,8 @@ def test_torch_can_neither_compile_nor_export_a_family(name):
 
 
 @pytest.mark.parametrize("ours, torchvisions, size", [
-    (lambda: vgg("A"), lambda: torchvision.models.vgg11(init_weights=False), 224),
-    (lambda: vgg("A", batch_norm=True), lambda: torchvision.models.vgg11_bn(init_weights=False), 224),
+    (lambda: vgg("A"), torchvision.models.vgg11, 224),
+    (lambda: vgg("A", batch_norm=True), torchvision.models.vgg11_bn, 96),
     (resnet, torchvision.models.resnet18, 96),
     (lambda: resnet(50), torchvision.models.resnet50, 96),
 ], ids=["vgg11", "vgg11_bn", "resnet18", "resnet50"])  # fmt: skip
@@ -320,7 +324,9 @@ def test_torchvisions_weights_do_not_load_or_give_other_logits(ours, torchvision
     net.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 3, size, size)
     with torch.no_grad():
-        torch.testing.assert_close(net.eval()(x), theirs.eval()(x), rtol=1e-5, atol=1e-5)
+        logits = net.eval()(x)
+        torch.testing.assert_close(logits, theirs.eval()(x), rtol=1e-5, atol=1e-5)
+        assert (logits[0] - logits[1]).abs().max() > 0.01  # they depend on the picture
 
 
 def convolutions(net):
@@ -342,6 +348,7 @@ def test_alexnet_differs_from_torchvisions_in_more_than_is_known():
     assert kernels[0] == kernels[1]
     norms = [sum(isinstance(m, nn.LocalResponseNorm) for m in net.modules()) for net in (ours, theirs)]
     assert norms == [2, 0]
+    assert theirs.avgpool.output_size == (6, 6)  # 6 x 6 anyway at 224 pixels
     order = [name for name, _ in ours.named_children() if name[-1] in "678"]
     assert order == [
         "fc6",
@@ -363,7 +370,7 @@ def test_alexnet_differs_from_torchvisions_in_more_than_is_known():
 def test_googlenet_differs_from_torchvisions_in_more_than_is_known():
     with torch.device("meta"):
         ours, theirs = googlenet(), torchvision.models.googlenet(init_weights=False)
-    module = (ours.inception3a, theirs.inception3a)
+    module = (ours.inception["3a"], theirs.inception3a)
     assert [m.kernel_size[0] for m in convolutions(module[0])] == [1, 1, 3, 1, 5, 1]
     assert [m.kernel_size[0] for m in convolutions(module[1])] == [1, 1, 3, 1, 3, 1]  # its "5x5" is one 3x3
     assert all(m.bias is not None for m in convolutions(ours))
@@ -371,14 +378,18 @@ def test_googlenet_differs_from_torchvisions_in_more_than_is_known():
     norms = [sum(isinstance(m, nn.LocalResponseNorm) for m in net.modules()) for net in (ours, theirs)]
     assert norms == [2, 0]
     widths = [[m.out_channels for m in convolutions(net) if m not in convolutions(h)]
-              for net, h in ((ours, nn.ModuleList([ours.head1, ours.head2])),
+              for net, h in ((ours, ours.heads),
                              (theirs, nn.ModuleList([theirs.aux1, theirs.aux2])))]  # fmt: skip
     assert widths[0] == widths[1]
     assert theirs.dropout.p == 0.2 and ours.classifier[2].p == 0.4  # the paper: 40 %
-    assert theirs.aux1.dropout.p == ours.head1[5].p == 0.7
-    assert (
-        theirs.inception3a.branch4[0].ceil_mode and not ours.inception3a.branch_pool[0].ceil_mode
-    )  # no effect
+    assert theirs.aux1.dropout.p == ours.heads["4a"][5].p == 0.7
+    side_by_side = theirs.inception3a.branch4[0], ours.inception["3a"].branch_pool[0]
+    assert [pool.ceil_mode for pool in side_by_side] == [True, False]  # no effect at stride 1
+    pools = [(m.kernel_size, m.stride) for m in (ours.pool3, theirs.maxpool3, ours.pool4, theirs.maxpool4)]
+    assert pools == [(3, 2), (3, 2), (3, 2), (2, 2)]
+    assert {m.eps for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)} == {0.001}
+    x = torch.randn(1, 1, 14, 14)  # the heads' windows start at 0, 3, 6, 9; theirs at 0, 3, 7, 10
+    assert not torch.equal(ours.heads["4a"][0](x), F.adaptive_avg_pool2d(x, (4, 4)))
 
 
 def test_the_response_norm_is_not_the_papers():
@@ -403,14 +414,15 @@ def test_the_small_alexnet_ignores_an_argument():
     assert net.drop6.p == net.drop7.p == 0.5 and net(x).shape == (2, 100)
 
 
-@pytest.mark.parametrize("side", [5, 6, 7, 8, 14])
-def test_the_last_pool_misses_a_pixel_or_differs_between_windows(side):
-    x = torch.randn(1, 1, side, side, requires_grad=True)
-    out = alexnet_module.PoolTo3()(x)
-    stride = side // 3
-    kernel = side - 2 * stride  # the last window ends at the last pixel
+@pytest.mark.parametrize("side, kernel, stride", [(5, 3, 1), (6, 2, 2), (7, 3, 2), (8, 4, 2), (14, 6, 4)])
+def test_the_last_pool_misses_a_pixel_or_differs_between_windows(side, kernel, stride):
+    pool, x = alexnet_module.PoolTo3(), torch.randn(1, 1, side, side)
     windows = x.unfold(2, kernel, stride).unfold(3, kernel, stride)
-    assert out.shape == (1, 1, 3, 3) and torch.equal(out, windows.amax((4, 5)))
+    assert torch.equal(pool(x), windows.amax((4, 5))) and windows.shape[2:4] == (3, 3)
+    for place in range(side * side):
+        one = torch.zeros(1, 1, side, side)
+        one.view(-1)[place] = 1
+        assert pool(one).any()
 
 
 @pytest.mark.parametrize("two_3x3", [False, True])
@@ -502,8 +514,12 @@ def test_a_network_that_does_not_exist_is_built(call, said):
     ("alexnet", {"width": 3 / 8}, "AlexNet + BN, width 3/8, hidden layers of 512"),
     ("alexnet", {"width": 1, "batch_norm": False, "lrn": True}, "AlexNet + LRN, hidden layers of 512"),
     ("vgg", {"layers": "D", "head": (64,)}, "VGG-16 + BN, width 3/8, head 64"),
+    ("vgg", {"head": []}, "VGG-11 + BN, width 3/8, one linear layer"),
     ("vgg", {}, "VGG-11 + BN, width 3/8, one linear layer"),
     ("googlenet", {"heads": True}, "GoogLeNet + BN, width 1/4, auxiliary heads"),
+    ("googlenet", {"two_3x3": True}, "GoogLeNet + BN, width 1/4, two 3x3 for 5x5"),
+    ("alexnet", {"batch_norm": False, "activation": "Tanh", "overlapping": False, "dropout": 0.5},
+     "AlexNet, width 1/2, hidden layers of 512, Tanh, separate pools, dropout 0.5"),
     ("resnet", {}, "ResNet-20"),
     ("resnet", {"depth": 56, "shortcut": "B", "width": 2}, "ResNet-56, width 2, projections"),
     ("resnet", {"shortcut": False}, "plain-20"),

@@ -37,4 +37,9 @@ def test_the_curves_are_not_the_historys(shown):
     left, right = plt.gcf().axes
     assert [list(line.get_ydata()) for line in left.lines] == [[2, 1], [2.5, 1.5]]
     assert [list(line.get_ydata()) for line in right.lines] == [[50, 25], [75, 50]]
-    assert [line.get_label() for line in left.lines] == ["training", "validation"]
+    said = [text.get_text() for text in left.get_legend().get_texts()]
+    assert said == ["training: the criterion", "validation: cross-entropy"]
+    assert [line.get_label() for line in right.lines] == ["training", "validation"]
+    assert left.get_yscale() == right.get_yscale() == "linear"
+    plots.show_history(history | {"val_loss": [2.5, 0.1]}, "more than a decade")
+    assert [ax.get_yscale() for ax in plt.gcf().axes] == ["log", "linear"]

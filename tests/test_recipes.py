@@ -56,19 +56,22 @@ def test_a_recipe_is_not_the_table_changed_by_profile_and_variant(monkeypatch):
     every = {"a": 1, "b": 1, "c": 1, "network": {}}
     table = {
         "every profile": every,
-        "smoke": {"b": 2, "c": 2, "network": {"d": 4, "e": 4}},
+        "smoke": {"b": 2, "c": 2, "network": {"depth": 14, "width": 4}},
         "cpu": {},
         "full": {},
     }
-    monkeypatch.setitem(recipes.RECIPES, ("m", "d"), table)
-    monkeypatch.setitem(recipes.VARIANTS, ("m", "d"), {"v": {"c": 3, "network": {"e": 5}}, "w": {}})
-    assert recipes.recipe("m", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3, "network": {"d": 4, "e": 5}}
-    assert recipes.recipe("m", "d", "cpu", "w") == every
-    assert recipes.recipe("m", "d", "cpu") == every
-    with pytest.raises(ValueError, match="no recipe for m on x; expected one of: .*m on d"):
+    monkeypatch.setitem(recipes.RECIPES, ("resnet", "d"), table)
+    monkeypatch.setitem(recipes.VARIANTS, ("resnet", "d"), {"v": {"c": 3, "network": {"width": 5}}, "w": {}})
+    network = {"depth": 14, "width": 5, "shortcut": "A"}  # the table's, the variant's, the function's default
+    assert recipes.recipe("resnet", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3, "network": network}
+    default = every | {"network": {"depth": 20, "width": 1, "shortcut": "A"}}
+    assert recipes.recipe("resnet", "d", "cpu", "w") == recipes.recipe("resnet", "d", "cpu") == default
+    with pytest.raises(ValueError, match="no recipe for m on x; expected one of: .*resnet on d"):
         recipes.recipe("m", "x", "cpu")
-    with pytest.raises(ValueError, match="no variant 'x' of m on d; expected one of: v, w"):
-        recipes.recipe("m", "d", "cpu", "x")
+    with pytest.raises(ValueError, match="no variant 'x' of resnet on d; expected one of: v, w"):
+        recipes.recipe("resnet", "d", "cpu", "x")
+    with pytest.raises(ValueError, match="no variant 'x' of vgg on fashion; it has none"):
+        recipes.recipe("vgg", "fashion", "cpu", "x")
 
 
 @pytest.mark.parametrize("pair", recipes.RECIPES)

@@ -123,6 +123,9 @@ def test_markers_are_not_rewritten_from_their_files(checkout):
     assert [line for line in made.splitlines() if line.startswith("| LeNet-5")] == [row]
     assert made.endswith("<!--/-->\nThe end.") and "old" not in made and "<!-- a comment -->" in made
     assert results.rewrite(made) == made
+    put(checkout / "data/results", record(2, 0.99, precision="bfloat16"))
+    with pytest.raises(ValueError, match="lenet-mnist-cpu: recipes and precisions"):
+        results.rewrite(TEXT)
     with pytest.raises(FileNotFoundError, match="no result resnet-mnist-cpu in the ledger"):
         results.rewrite(TEXT.replace("lenet-mnist", "resnet-mnist"))
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from course_utils import __main__ as command_line
-from course_utils import recipes, results, settings, standin, train
+from course_utils import recipes, results, settings, sources, standin, train
 from course_utils.data import Arrays, TensorLoader, make_loaders
 from course_utils.sources import content_digest
 from course_utils.training import train_epoch
@@ -87,9 +87,22 @@ def test_a_run_that_is_finished_trains_again(small, monkeypatch, capsys, runs):
     code, first = run(COMMAND, monkeypatch, capsys)
     assert code == 0 and "test " in first and " of 400)" in first
     code, again = run(COMMAND, monkeypatch, capsys)
-    lines = [line for line in again.splitlines() if not line.startswith("Whole training")]
+    lines = again.splitlines()
     assert "Picked up from lenet-mnist-smoke-s3.pt: 3 of 3" in lines.pop(1)
     assert lines == [line for line in first.splitlines() if not line.startswith("Whole training")]
+
+
+def test_a_finished_run_reads_the_test_set_again_or_gets_another_origin(small, monkeypatch, capsys, runs):
+    first = train.train("lenet", "mnist")
+    monkeypatch.setattr(results, "today_and_commit", lambda: {"date": "2099-01-01", "commit": "another"})
+    monkeypatch.setattr(results, "machine", lambda: {"cpu": "another"})
+    monkeypatch.setattr(train, "test_scores", lambda *a: pytest.fail("the test set is read twice"))
+    assert train.train("lenet", "mnist") == first
+    monkeypatch.setattr(train, "test_scores", lambda *a: {"correct": 1})
+    changed = recipes.RECIPES["lenet", "mnist"]["smoke"] | {"epochs": 2}
+    monkeypatch.setitem(recipes.RECIPES["lenet", "mnist"], "smoke", changed)
+    again = train.train("lenet", "mnist")
+    assert (again["commit"], again["test"], again["epochs"]) == ("another", {"correct": 1}, 2)
 
 
 def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
@@ -187,7 +200,6 @@ def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(
     code, expected = run(command_line_words, monkeypatch, capsys)
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "killed"))
     count = random.SystemRandom().randrange(1, 6)  # lines: the network's, the time's, then one an epoch
-    print("killed after", count)
     command = [sys.executable, "-u", "-m", "course_utils", *command_line_words.split()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=settings.checkout()) as process:
         for _ in range(count):
@@ -195,7 +207,8 @@ def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     code, out = run(command_line_words, monkeypatch, capsys)
-    assert code == 0 and out.splitlines()[-1].split(",")[:2] == expected.splitlines()[-1].split(",")[:2]
+    said = [text.splitlines()[-1].split(",")[:2] for text in (out, expected)]
+    assert code == 0 and said[0] == said[1], f"killed after {count} lines"
     a, b = weights("whole"), weights("killed")
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
@@ -205,7 +218,9 @@ def test_a_killed_command_ends_with_other_weights_than_an_uninterrupted_one(
 def test_the_command_fails_for_a_network_or_writes_less_than_result_curve_and_weights(
     model, data, name, classes, monkeypatch, capsys, runs
 ):
-    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.setattr(
+        sources, "folders", lambda: [settings.checkout() / "data"] if data == "fashion" else []
+    )
     code, out = run(f"train --model {model} --data {data} --profile smoke", monkeypatch, capsys)
     stem = f"{model}-{name}-smoke-s0"
     assert code == 0 and sorted(f.name for f in runs.iterdir()) == [
@@ -223,6 +238,16 @@ def test_the_command_fails_for_a_network_or_writes_less_than_result_curve_and_we
     assert loader.size == values["sizes"][-1] and len(loader.arrays.classes) == classes
     right = sum((again(x.cpu()).argmax(1) == y.cpu()).sum().item() for x, y in loader)
     assert right == pytest.approx(stored["test"]["correct"], abs=2)
+
+
+def test_the_variant_with_heads_does_not_train_them(monkeypatch, capsys, runs):
+    monkeypatch.setattr(sources, "folders", lambda: [settings.checkout() / "data"])
+    code, out = run(
+        "train --model googlenet --data cifar100 --profile smoke --variant heads", monkeypatch, capsys
+    )
+    assert code == 0 and "auxiliary heads" in out and "test set not read" in out
+    again = results.load_weights(f"googlenet-{standin.NAME}-smoke-heads-s0")
+    assert len(again.heads) == 2 and all(p.isfinite().all() for p in again.heads.parameters())
 
 
 @pytest.mark.parametrize("pair", recipes.RECIPES, ids="-".join)
@@ -253,19 +278,23 @@ def test_the_expected_time_is_not_steps_by_their_time_or_disturbs_the_training(s
     values = recipes.recipe("alexnet", "fashion", "smoke") | {"epochs": 4, "sizes": (20, 20, 24, 28)}
     net = train.MODELS["alexnet"](num_classes=10, in_channels=1, **values["network"])
     loaders = make_loaders((digits("train"), digits("test")), 32, sizes=values["sizes"])
-    calls, seconds = [], {"train": 2.0, "val": 0.5}
+    calls, seconds = (
+        [],
+        iter([1.0, 0.5, 10.0, 0.7, 100.0, 0.9]),
+    )  # training and validation at 20, 24, 28 pixels
 
     def timed(work, **_):
         work()
         calls.append(work)
-        return seconds["train" if len(calls) % 2 else "val"]
+        return next(seconds)
 
     monkeypatch.setattr(train, "median_seconds", timed)
     torch.manual_seed(5)
     before = torch.get_rng_state(), {name: t.clone() for name, t in net.state_dict().items()}
     minutes = train.expected_minutes(net, loaders, values)
-    assert len(calls) == 2 * 3  # training and validation at 20, 24 and 28 pixels
-    assert minutes == pytest.approx(4 * (len(loaders.train) * 2.0 + len(loaders.val) * 0.5) / 60)
+    assert len(calls) == 2 * 3
+    train_steps, val_steps = len(loaders.train), len(loaders.val)
+    assert 60 * minutes == pytest.approx(train_steps * (2 * 1 + 10 + 100) + val_steps * (2 * 0.5 + 0.7 + 0.9))
     assert torch.equal(before[0], torch.get_rng_state())
     assert all(torch.equal(before[1][name], t) for name, t in net.state_dict().items())
 

@@ -18,9 +18,16 @@ MODELS = {
 }
 
 
+def network_defaults(name):
+    """The arguments of MODELS[name] that a recipe may set, with their defaults."""
+    arguments = inspect.signature(MODELS[name]).parameters
+    return {key: p.default for key, p in arguments.items() if key not in ("num_classes", "in_channels")}
+
+
 def label(name, network):
     """What tables call MODELS[name](**network): the paper's name and what differs, "AlexNet + BN, width 3/8"."""
-    values = {key: p.default for key, p in inspect.signature(MODELS[name]).parameters.items()} | network
+    defaults = network_defaults(name)
+    values = defaults | network
     titles = {"lenet": "LeNet-5", "alexnet": "AlexNet", "googlenet": "GoogLeNet"}
     if name == "vgg":
         titles["vgg"] = f"VGG-{ {'A': 11, 'B': 13, 'D': 16, 'E': 19}[values['layers']] }"
@@ -35,6 +42,14 @@ def label(name, network):
         words.append(f"head {'-'.join(map(str, values['head']))}" if values["head"] else "one linear layer")
     if values.get("heads"):
         words.append("auxiliary heads")
+    if values.get("two_3x3"):
+        words.append("two 3x3 for 5x5")
     if values.get("shortcut") == "B":
         words.append("projections")
+    if values.get("activation", "ReLU") != "ReLU":
+        words.append(values["activation"])
+    if not values.get("overlapping", True):
+        words.append("separate pools")
+    if values.get("dropout") != defaults.get("dropout"):
+        words.append(f"dropout {values['dropout']}")
     return ", ".join(words)

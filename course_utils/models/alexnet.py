@@ -71,8 +71,8 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
     """AlexNet's five convolutions and three linear layers for images of 20 to 32 pixels.
 
     Input (N, in_channels, S, S), S from 20, output logits (N, num_classes). width: of the paper's channels;
-    hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: pools of 3 with
-    stride 2, else of 2; activation: a class of torch.nn.
+    hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: the first two pools
+    of 3 with stride 2, else of 2; activation: a class of torch.nn.
     Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools padded
     by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger learning
     rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout (50,000 images

@@ -25,14 +25,14 @@ def convolution(in_channels, channels, kernel, batch_norm, stride=1):
 
 
 def pool():
-    """Max pooling that halves the map, rounding up."""
+    """Max pooling that halves the map; an odd side becomes its smaller half, 7 becomes 3."""
     return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
 
 class Inception(nn.Module):
     """Four branches side by side; (N, in_channels, S, S) to (N, c1 + c3 + c5 + c_pool, S, S).
 
-    two_3x3: two 3 x 3 convolutions in the place of the 5 x 5 (they see as far, with 18 weights for 25).
+    two_3x3: in the place of the 5 x 5 two 3 x 3, the first of which keeps c5_reduce channels (they see as far).
     """
 
     def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3):
@@ -41,9 +41,9 @@ class Inception(nn.Module):
         self.branch3 = nn.Sequential(
             convolution(in_channels, c3_reduce, 1, batch_norm), convolution(c3_reduce, c3, 3, batch_norm)
         )
-        wide = [convolution(c5_reduce, c5, 3 if two_3x3 else 5, batch_norm)]
+        wide = [convolution(c5_reduce, c5, 5, batch_norm)]
         if two_3x3:
-            wide.append(convolution(c5, c5, 3, batch_norm))
+            wide = [convolution(c5_reduce, c, 3, batch_norm) for c in (c5_reduce, c5)]
         self.branch5 = nn.Sequential(convolution(in_channels, c5_reduce, 1, batch_norm), *wide)
         self.branch_pool = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1), convolution(in_channels, c_pool, 1, batch_norm)
@@ -76,30 +76,31 @@ class GoogLeNet(nn.Module):
     def __init__(self, stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small):
         super().__init__()
         self.stem = stem  # (N, in_channels, S, S) to (N, channels, s, s)
-        self.head1 = self.head2 = None
+        self.inception, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for name, paper in INCEPTION.items():
-            if name in ("4a", "5a"):
-                setattr(self, f"pool{int(name[0]) - 1}", pool())
             widths = [max(8, round(width * c)) for c in paper]
-            setattr(self, f"inception{name}", Inception(channels, *widths, batch_norm, two_3x3))
+            self.inception[name] = Inception(channels, *widths, batch_norm, two_3x3)
             channels = widths[0] + widths[2] + widths[4] + widths[5]
             if heads and name in ("4a", "4d"):
-                made = head(channels, round(128 * width), round(1024 * width), num_classes, small, batch_norm)
-                setattr(self, "head1" if name == "4a" else "head2", made)
+                self.heads[name] = head(
+                    channels, round(128 * width), round(1024 * width), num_classes, small, batch_norm
+                )
+        self.pool3, self.pool4 = pool(), pool()
         self.classifier = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
         )
 
     def forward(self, x):
         x = self.stem(x)  # (N, 192, 28, 28) of 224 x 224
-        x = self.inception3b(self.inception3a(x))  # (N, 480, 28, 28)
-        after_4a = self.inception4a(self.pool3(x))  # (N, 512, 14, 14)
-        after_4d = self.inception4d(self.inception4c(self.inception4b(after_4a)))  # (N, 528, 14, 14)
-        x = self.inception4e(after_4d)  # (N, 832, 14, 14)
-        x = self.inception5b(self.inception5a(self.pool4(x)))  # (N, 1024, 7, 7)
+        x = self.inception["3b"](self.inception["3a"](x))  # (N, 480, 28, 28)
+        after_4a = self.inception["4a"](self.pool3(x))  # (N, 512, 14, 14)
+        x = self.inception["4c"](self.inception["4b"](after_4a))  # (N, 512, 14, 14)
+        after_4d = self.inception["4d"](x)  # (N, 528, 14, 14)
+        x = self.inception["4e"](after_4d)  # (N, 832, 14, 14)
+        x = self.inception["5b"](self.inception["5a"](self.pool4(x)))  # (N, 1024, 7, 7)
         logits = self.classifier(x)  # (N, num_classes)
-        if self.training and self.head1 is not None:
-            return logits, self.head1(after_4a), self.head2(after_4d)
+        if self.training and self.heads:
+            return logits, self.heads["4a"](after_4a), self.heads["4d"](after_4d)
         return logits
 
 
@@ -126,7 +127,7 @@ def small_googlenet(
     """GoogLeNet's nine modules for images of 16 to 32 pixels.
 
     Differs from the paper: the stem is one 3 x 3 convolution and a pool (the paper's leaves 4 x 4 of 32 x 32);
-    batch norm for LRN (published a year later; larger learning rates); heads see the mean of each map (one
+    batch norm for LRN (2015; larger learning rates); heads see the mean of each map (one
     network takes every size); fewer channels (two cores); no dropout (fewer weights to overfit with).
     """
     channels = round(192 * width)

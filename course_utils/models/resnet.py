@@ -113,6 +113,8 @@ def resnet(depth=18, num_classes=1000, in_channels=3, shortcut="B"):
     """The network for 224 x 224 (table 1) of depth 18, 34 or 50: 11,689,512, 21,797,672, 25,557,032 parameters.
 
     Input (N, in_channels, 224, 224), output logits (N, num_classes).
+    Differs from the paper: torch's first weights (He's are larger); shortcut B at every depth, as in torchvision (the
+    paper's table 2 has A for 18 and 34).
     """
     if depth not in RESNET_LAYERS:
         raise ValueError(f"depth is {depth}; expected one of {', '.join(map(str, RESNET_LAYERS))}.")
@@ -130,7 +132,8 @@ def small_resnet(depth=20, num_classes=100, in_channels=3, width=1, shortcut="A"
 
     Input (N, in_channels, S, S), S from 4, output logits (N, num_classes). width: of its 16, 32, 64 channels;
     shortcut: "A", the paper's here, "B", or False for the plain network.
-    Differs from the paper: torch's first weights (He's are sqrt(6) times as wide; batch norm takes the scale out).
+    Differs from the paper: torch's first weights. He's are sqrt(6) times as wide: the same outputs behind batch norm,
+    and steps that count less.
     """
     n, rest = divmod(depth - 2, 6)
     if n < 1 or rest:

@@ -16,11 +16,12 @@ class VGG(nn.Module):
     """3 x 3 convolutions in five stages, a max pool after each, then linear layers.
 
     Input (N, in_channels, S, S), output logits (N, num_classes). layers: a row of VGG_LAYERS; width: of its
-    channels; head: widths of the hidden linear layers; side: of the map that the last pool leaves.
+    channels; head: widths of the hidden linear layers, dropout after each; pool: the last one, which leaves
+    side x side values a map.
     Names as in torchvision, whose files load as they are.
     """
 
-    def __init__(self, layers, num_classes, in_channels, width, batch_norm, head, dropout, side):
+    def __init__(self, layers, num_classes, in_channels, width, batch_norm, head, dropout, pool, side):
         super().__init__()
         if layers not in VGG_LAYERS:
             raise ValueError(f"layers is {layers!r}; expected one of {', '.join(VGG_LAYERS)}.")
@@ -36,7 +37,7 @@ class VGG(nn.Module):
             features.append(nn.ReLU())
             in_channels = channels
         self.features = nn.Sequential(*features)
-        self.pool = nn.AdaptiveMaxPool2d(side)
+        self.pool = pool
         widths = [in_channels * side * side, *head]
         classifier = []
         for before, after in pairwise(widths):
@@ -55,14 +56,16 @@ def vgg(layers="D", num_classes=1000, in_channels=3, batch_norm=False, dropout=0
     Differs from the paper: torch's first weights (the paper starts the deep ones from a trained A: one training
     less); batch_norm (2015) as an option, as in torchvision: deep ones learn without that start.
     """
-    return VGG(layers, num_classes, in_channels, 1, batch_norm, (4096, 4096), dropout, side=7)
+    pool = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(7))  # the second does nothing at 224 pixels
+    return VGG(layers, num_classes, in_channels, 1, batch_norm, (4096, 4096), dropout, pool, side=7)
 
 
 def small_vgg(layers="A", num_classes=100, in_channels=3, width=3 / 8, batch_norm=True, head=(), dropout=0.5):
-    """VGG's convolutions for images of 16 to 32 pixels; layers "A" is VGG-11.
+    """VGG's convolutions for images of 16 to 32 pixels; layers "A" has VGG-11's eight.
 
     Differs from the paper: the last pool leaves one value a map, so that one network takes every size, and one
-    linear layer follows (head=(), a tenth of the parameters with it); batch norm (published a year
-    later; larger learning rates); fewer channels (two cores).
+    linear layer follows (head=(); a fifteenth of the parameters that two hidden layers of 4,096 make of it); batch
+    norm (2015; larger learning rates); fewer channels (two cores).
     """
-    return VGG(layers, num_classes, in_channels, width, batch_norm, head, dropout, side=1)
+    pool = nn.AdaptiveMaxPool2d(1)
+    return VGG(layers, num_classes, in_channels, width, batch_norm, head, dropout, pool, side=1)
