@@ -207,7 +207,10 @@ def table(out: dict) -> str:
     )
     lines += ["", f"Two 4096 x 4096 matrices are multiplied at (GFLOP/s) {rates}."]
     lines += ["torch leaves float32 products to MKL and convolutions to oneDNN, hence two rates.", ""]
-    lines += ["A ratio above 1 is noise: loop and bare step take turns, and the machine is shared.", ""]
+    lines += [
+        "Ratios a little above 1 are as measured; their cause was not looked for (the bare step sees one batch, the loop many).",
+        "",
+    ]
     lines += ["| bare step, images/s | precision | 20 px | 24 px | 28 px | 32 px |", "|" + "---|" * 6]
     for row in out["by_width"]:
         lines.append(

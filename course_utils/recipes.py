@@ -38,7 +38,7 @@ RECIPES = {
         "full": {"epochs": 30},
     },
     ("alexnet", "cifar100"): {
-        "every profile": CIFAR100,
+        "every profile": CIFAR100 | {"version": 2},
         "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
         "cpu": {"epochs": 36, "sizes": small_first(36, 32), "network": {"width": 1 / 2, "hidden": 512}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
