@@ -55,9 +55,13 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
 def layer_table(model: nn.Module, shape: tuple[int, ...]) -> str:
     """`layers` as text, with a line of totals."""
     rows = layers(model, shape)
-    lines = [f"{'layer':<20}{'kind':<20}{'output':<18}{'parameters':>12}{'multiply-adds':>16}"]
-    lines += [f"{r.name:<20}{r.kind:<20}{str(r.output):<18}{r.parameters:>12,}{r.macs:>16,}" for r in rows]
-    return "\n".join([*lines, f"{'total':<58}{parameters(model):>12,}{macs(model, shape):>16,}"])
+    left, middle = max(20, *(len(r.name) + 2 for r in rows)), max(20, *(len(r.kind) + 2 for r in rows))
+    lines = [f"{'layer':<{left}}{'kind':<{middle}}{'output':<18}{'parameters':>12}{'multiply-adds':>16}"]
+    lines += [
+        f"{r.name:<{left}}{r.kind:<{middle}}{str(r.output):<18}{r.parameters:>12,}{r.macs:>16,}" for r in rows
+    ]
+    total = f"{'total':<{left + middle + 18}}{parameters(model):>12,}{sum(r.macs for r in rows):>16,}"
+    return "\n".join([*lines, total])
 
 
 def parameters(model: nn.Module) -> int:

@@ -53,6 +53,14 @@ def test_the_layer_table_has_other_rows_than_the_network_has_layers():
     ]
 
 
+def test_a_long_name_moves_the_columns_of_the_table():
+    net = nn.Sequential()
+    net.add_module("a_name_of_more_than_twenty_letters", nn.AdaptiveAvgPool2d(1))
+    net.add_module("linear", nn.Sequential(nn.Flatten(), nn.Linear(2, 3)))
+    ends = {len(line) for line in explain.layer_table(net, (2, 4, 4)).splitlines()}
+    assert len(ends) == 1
+
+
 def test_looking_changes_the_network():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
