@@ -1,6 +1,6 @@
 """What each part of AlexNet's recipe buys on CIFAR-100, and the paper's own claims, on a short schedule.
 
-python benchmarks/alexnet.py       on an idle machine with CIFAR-100; about 3 hours on two cores; in the background:
+python benchmarks/alexnet.py       on an idle machine with CIFAR-100; hours on two cores; in the background:
 nohup python benchmarks/alexnet.py > levers.log &
 
 Each run is `python -m course_utils train --model alexnet --data cifar100 --profile cpu --variant NAME --seed S --record`:

@@ -96,9 +96,8 @@ def open_checkpoint(
         if saved["fingerprint"] == run.fingerprint:
             if not fresh:
                 restore(run, saved, epochs)
-                set_epoch(
-                    max(0, len(run.history["epoch"]) - 1), loader, val
-                )  # as after the last epoch that is done
+                done = len(run.history["epoch"])
+                set_epoch(max(0, done - 1), loader, val)  # the loaders, too, as the last epoch left them
             return
         there = difference(saved["fingerprint"], run.fingerprint)
         print(f"{run.path.name} holds another run ({there}): this one has a file of its own, {own.name}.")

@@ -247,7 +247,11 @@ def test_the_variant_with_heads_does_not_train_them(monkeypatch, capsys, runs):
     )
     assert code == 0 and "auxiliary heads" in out and "test set not read" in out
     again = results.load_weights(f"googlenet-{standin.NAME}-smoke-heads-s0")
-    assert len(again.heads) == 2 and all(p.isfinite().all() for p in again.heads.parameters())
+    settings.seed_all(0)
+    first = dict(train.MODELS["googlenet"](**json.loads(again.facts["network"])).heads.named_parameters())
+    trained = dict(again.heads.named_parameters())
+    assert len(again.heads) == 2 and first.keys() == trained.keys()
+    assert all(p.isfinite().all() and not torch.equal(p, first[name]) for name, p in trained.items())
 
 
 @pytest.mark.parametrize("pair", recipes.RECIPES, ids="-".join)
