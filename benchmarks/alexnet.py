@@ -13,8 +13,9 @@ import os
 import statistics
 
 import matplotlib
-import networks
 import numpy as np
+import torch
+from networks import BATCH, ROUNDS, STEPS, usual_loaders, usual_loop
 
 from course_utils import plots, results, settings
 from course_utils.arrays import take
@@ -73,42 +74,32 @@ def difference(of: str, against: str) -> dict:
 
 
 def speed() -> list[dict]:
-    """Images/s of the training loop at 32 pixels, from the usual code to ours, one step after the other."""
+    """Images/s of one plain training loop at 32 pixels, from the usual code to ours, one step after the other."""
     values = recipe("alexnet", "cifar100", "cpu")
     network = {"num_classes": 100, "in_channels": 3, **values["network"]}
-    loaders = make_loaders("cifar100", 128, shift=3, flip="alternating")
+    loaders = make_loaders("cifar100", BATCH, shift=3, flip="alternating")
     mean, std = loaders.train.mean, loaders.train.std
-    few = take(loaders.train.arrays, np.arange(networks.STEPS * 128), complete=False)
-    fast = TensorLoader(few, 128, train=True, shift=3, flip="alternating", mean=mean, std=std)
+    few = take(loaders.train.arrays, np.arange(STEPS * BATCH), complete=False)
+    fast = TensorLoader(few, BATCH, train=True, shift=3, flip="alternating", mean=mean, std=std)
+    epochs = itertools.chain.from_iterable(itertools.repeat(fast))
+    plain = ((x.contiguous(), y) for x, y in epochs)
 
-    def plain_layout():
-        for x, y in itertools.chain(fast, fast):
-            yield x.contiguous(), y
+    def rate(batches, **how):
+        net = MODELS["alexnet"](**network)
+        return statistics.median(usual_loop(net, batches, STEPS, **how) for _ in range(ROUNDS))
 
-    def median(work):
-        return statistics.median(work() for _ in range(3))
-
-    usual = networks.usual_loaders(mean, std)
-    steps = networks.STEPS
-    rows = [
-        (
-            "torchvision's set, PIL, DataLoader, float32",
-            max(
-                median(lambda b=b: networks.usual_loop(MODELS["alexnet"](**network), b, steps)) for b in usual
-            ),
-        ),
-        (
-            "the set as one tensor on the device",
-            median(lambda: networks.usual_loop(MODELS["alexnet"](**network), plain_layout(), steps)),
-        ),
-    ]
-    for precision in dict.fromkeys(("float32", settings.precision())):
-        loop = networks.whole_loop(MODELS["alexnet"](**network), values, fast, precision)
-        rows.append(("channels_last" if precision == "float32" else precision, median(loop)))
+    precision, last = settings.precision(), torch.channels_last
+    rows = {
+        "torchvision's set, PIL pictures, DataLoader": max(rate(b) for b in usual_loaders(mean, std)),
+        "the set as one tensor on the device": rate(plain),
+        "channels_last": rate(epochs, layout=last),
+    }
+    if precision != "float32":
+        rows[precision] = rate(epochs, layout=last, precision=precision)
     found, before = [], None
-    for name, rate in rows:
-        found.append({"step": name, "images_per_second": round(rate), "ratio": rate / (before or rate)})
-        before = rate
+    for name, images in rows.items():
+        found.append({"step": name, "images_per_second": round(images), "ratio": images / (before or images)})
+        before = images
     return found
 
 
@@ -164,9 +155,9 @@ def main() -> None:
     matplotlib.use("Agg")
     os.environ["CI"] = "1"
     os.environ["COURSE_PROFILE"] = "cpu"
+    search = [{"variant": name, "top1": run(name, 0)["val"]["top1"]} for name in SEARCH]
     levers = [{"variant": name, "name": text} | difference("short", name) for name, text in LEVERS.items()]
     claims = [{"variant": name} | difference(name, "short-no-batch-norm") for name in CLAIMS]
-    search = [{"variant": name, "top1": run(name, 0)["val"]["top1"]} for name in SEARCH]
     out = {
         "precision": settings.precision(),
         "epochs": recipe("alexnet", "cifar100", "cpu", "short")["epochs"],

@@ -78,9 +78,11 @@ def whole_loop(net: nn.Module, values: dict, loader: TensorLoader, precision: st
     return run
 
 
-def usual_loop(net: nn.Module, batches: Iterable, steps: int) -> float:
-    """The plain training loop in float32 and NCHW: images/s over `steps` batches after a few that do not count."""
-    net.to(settings.device(), memory_format=torch.contiguous_format).train()
+def usual_loop(
+    net: nn.Module, batches: Iterable, steps: int, layout=torch.contiguous_format, precision="float32"
+) -> float:
+    """The plain training loop, usually in float32 and NCHW: images/s over `steps` batches after a few uncounted."""
+    net.to(settings.device(), memory_format=layout).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     criterion, images = nn.CrossEntropyLoss(), 0
     for i, (x, y) in enumerate(itertools.islice(batches, WARM + steps)):
@@ -88,7 +90,8 @@ def usual_loop(net: nn.Module, batches: Iterable, steps: int) -> float:
             began = time.perf_counter()
         x, y = x.to(settings.device()), y.to(settings.device())
         optimizer.zero_grad()
-        loss = criterion(net(x), y)
+        with autocast(precision):
+            loss = criterion(net(x), y)
         loss.backward()
         optimizer.step()
         loss.item()

@@ -86,7 +86,7 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
 }
-SHORT = {"epochs": 12, "sizes": small_first(12, 32)}
+SHORT = {"epochs": 10, "sizes": small_first(10, 32)}
 PLAIN = SHORT | {"peak_lr": 0.05, "network": {"batch_norm": False}}  # LeNet-5's rate: no norm either
 
 
@@ -107,7 +107,7 @@ VARIANTS = {
         "short-constant-lr": SHORT | {"schedule": "constant", "peak_lr": 0.05},
         "short-no-smoothing": SHORT | {"label_smoothing": 0.0},
         "short-decay-all": SHORT | {"decay": "all"},
-        "short-one-size": {"epochs": 7, "sizes": 32},  # as many minutes
+        "short-one-size": {"epochs": 6, "sizes": 32},  # as many minutes
         "short-no-shift": SHORT | {"shift": 0},
         "short-random-flip": SHORT | {"flip": "random"},
         "short-no-flip": SHORT | {"flip": None},
@@ -117,7 +117,7 @@ VARIANTS = {
         "plain-dropout": plain(dropout=0.5),
         "plain-lrn": plain(lrn=True),
         **{
-            f"paper-lr-{lr}": PAPER | {"epochs": 6, "sizes": small_first(6, 32), "peak_lr": lr}
+            f"paper-lr-{lr}": PAPER | {"epochs": 4, "sizes": small_first(4, 32), "peak_lr": lr}
             for lr in (0.02, 0.05, 0.1)
         },
     },
