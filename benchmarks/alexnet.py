@@ -26,16 +26,16 @@ from course_utils.train import train
 
 SEEDS = (0, 1)
 LEVERS = {  # variant: what the recipe has and the variant has not
-    "short-no-batch-norm": "batch norm (without it, at lr 0.05)",
-    "short-quarter-width": "width 1/2 for 1/4",
-    "short-three-eighths-width": "width 1/2 for 3/8",
-    "short-constant-lr": "triangular for constant lr (0.05)",
+    "short-no-batch-norm": "batch norm (without it at lr 0.05)",
+    "short-quarter-width": "half of the channels, not a quarter",
+    "short-three-eighths-width": "half of the channels, not three eighths",
+    "short-constant-lr": "triangular lr, not constant (0.05)",
     "short-no-smoothing": "label smoothing 0.1",
     "short-decay-all": "no decay on norms and biases",
     "short-one-size": "small images first, at equal minutes",
     "short-no-shift": "shift by 3 pixels",
-    "short-random-flip": "alternating for random flips",
-    "short-no-flip": "alternating flips for none",
+    "short-random-flip": "alternating flips, not random ones",
+    "short-no-flip": "alternating flips, not none",
 }
 CLAIMS = ("plain-tanh", "plain-tanh-slow", "plain-separate-pools", "plain-dropout", "plain-lrn")
 SEARCH = ("paper-lr-0.02", "paper-lr-0.05", "paper-lr-0.1")  # the learning rate of the paper's form, one seed

@@ -1,0 +1,59 @@
+"""The benchmark of AlexNet's recipe: which runs it takes from the ledger, and what it calls a difference."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from course_utils import results, settings
+from course_utils.recipes import recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    """benchmarks/alexnet.py with an empty ledger, on a processor that computes in bfloat16."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = importlib.import_module("alexnet")
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path)
+    monkeypatch.setattr(settings, "precision", lambda: "bfloat16")
+    return module
+
+
+def put(variant, seed, top1, precision="bfloat16", version=None):
+    values = recipe("alexnet", "cifar100", "cpu", variant)
+    record = {"seed": seed, "precision": precision, "minutes": 4.0 + seed, "val": {"top1": top1}}
+    record["recipe"] = values | ({"version": version} if version else {})
+    name = results.run_name("alexnet", "cifar100", "cpu", variant, seed)
+    results.write_json(record, results.folder("results") / f"{name}.json")
+
+
+def test_a_run_is_repeated_or_one_of_another_kind_is_taken(bench, monkeypatch):
+    trained = []
+    monkeypatch.setattr(bench, "train", lambda *asked, record: trained.append((*asked, record)) or "new")
+    put("short", 0, 0.6)
+    assert bench.run("short", 0)["val"]["top1"] == 0.6 and trained == []
+    put("short-no-flip", 1, 0.5, precision="float32")
+    put("short-no-shift", 0, 0.5, version=1)
+    asked = [("short", 1), ("short-no-flip", 1), ("short-no-shift", 0)]
+    assert [bench.run(*one) for one in asked] == ["new"] * 3
+    assert trained == [("alexnet", "cifar100", *one, True) for one in asked]
+
+
+def test_a_difference_is_not_that_of_the_pairs_of_seeds(bench):
+    for seed, (full, less) in enumerate([(0.60, 0.57), (0.62, 0.60)]):
+        put("short", seed, full)
+        put("short-no-flip", seed, less)
+    found = bench.difference("short", "short-no-flip")
+    assert [found[k] for k in ("points", "low", "high")] == pytest.approx([2.5, 2.0, 3.0])
+    assert found["verdict"] == "" and found["of_minutes"] == 4.5
+    assert (found["of_top1"], found["against_top1"]) == pytest.approx((0.61, 0.585))
+    put("short-no-flip", 1, 0.6301)
+    assert bench.difference("short", "short-no-flip")["verdict"] == "not distinguished"
+
+
+def test_a_variant_of_the_benchmark_is_not_in_the_recipes(bench):
+    for variant in (*bench.LEVERS, *bench.CLAIMS, *bench.SEARCH):
+        recipe("alexnet", "cifar100", "cpu", variant)
+    assert len(bench.CLAIMS) * len(bench.SEEDS) <= 12
