@@ -26,7 +26,7 @@ from course_utils.train import train
 
 SEEDS = (0, 1)
 LEVERS = {  # variant: what the recipe has and the variant has not
-    "short-no-batch-norm": "batch norm (without it at lr 0.05)",
+    "short-no-batch-norm": "batch norm (without it He's init, lr 0.05)",
     "short-quarter-width": "half of the channels, not a quarter",
     "short-three-eighths-width": "half of the channels, not three eighths",
     "short-constant-lr": "triangular lr, not constant (0.05)",
@@ -37,7 +37,7 @@ LEVERS = {  # variant: what the recipe has and the variant has not
     "short-random-flip": "alternating flips, not random ones",
     "short-no-flip": "alternating flips, not none",
 }
-CLAIMS = ("plain-tanh", "plain-tanh-slow", "plain-separate-pools", "plain-dropout", "plain-lrn")
+CLAIMS = ("plain-tanh", "plain-torch-init", "plain-separate-pools", "plain-dropout", "plain-lrn")
 SEARCH = ("paper-lr-0.02", "paper-lr-0.05", "paper-lr-0.1")  # the learning rate of the paper's form, one seed
 
 

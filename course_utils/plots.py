@@ -107,7 +107,8 @@ def show_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) ->
     with figure(title, size=(side, side)) as ax:
         ax.imshow(wrong, cmap="Oranges")
         ax.grid(False)
-        ax.set_xticks(range(len(classes)), classes)
+        slanted = {"rotation": 45, "ha": "right"} if max(map(len, classes)) > 3 else {}
+        ax.set_xticks(range(len(classes)), classes, **slanted)
         ax.set_yticks(range(len(classes)), classes)
         ax.set_xlabel("predicted class")
         ax.set_ylabel("true class")

@@ -87,7 +87,7 @@ RECIPES = {
     },
 }
 SHORT = {"epochs": 10, "sizes": small_first(10, 32)}
-PLAIN = SHORT | {"peak_lr": 0.05, "network": {"batch_norm": False}}  # LeNet-5's rate: no norm either
+PLAIN = SHORT | {"peak_lr": 0.05, "init": "He", "network": {"batch_norm": False}}
 
 
 def plain(**network) -> dict:
@@ -95,7 +95,7 @@ def plain(**network) -> dict:
     return PLAIN | {"network": PLAIN["network"] | network}
 
 
-PAPER = {"network": {"batch_norm": False, "lrn": True, "dropout": 0.5}}  # its norm and dropout, our size
+PAPER = {"init": "He", "network": {"batch_norm": False, "lrn": True, "dropout": 0.5}}  # at our size
 
 VARIANTS = {
     ("lenet", "mnist"): {"no-shift": {"shift": 0}},
@@ -111,8 +111,8 @@ VARIANTS = {
         "short-no-shift": SHORT | {"shift": 0},
         "short-random-flip": SHORT | {"flip": "random"},
         "short-no-flip": SHORT | {"flip": None},
-        "plain-tanh": plain(activation="Tanh"),
-        "plain-tanh-slow": plain(activation="Tanh") | {"peak_lr": 0.02},
+        "plain-torch-init": plain() | {"init": None},
+        "plain-tanh": plain(activation="Tanh") | {"init": None},
         "plain-separate-pools": plain(overlapping=False),
         "plain-dropout": plain(dropout=0.5),
         "plain-lrn": plain(lrn=True),
@@ -143,6 +143,15 @@ def recipe(model: str, data: str, profile: str, variant: str | None = None) -> d
     return values | change | {"network": network}
 
 
+def he(model: nn.Module) -> None:
+    """He's first weights for ReLU (2015), in place: deviation sqrt(2 / inputs of a unit), biases 0."""
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 def sgd(model, peak_lr, weight_decay):
     """Nesterov SGD, momentum 0.9; weight decay on weights, none on biases and norms (one dimension)."""
     weights = [p for p in model.parameters() if p.ndim > 1]
@@ -161,7 +170,8 @@ def triangular(optimizer, peak_lr, steps):
 def parts(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
     """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion.
 
-    Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too).
+    Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too); init
+    ("He" instead of torch's first weights) is train's, before this.
     """
     optimizer = sgd(model, recipe["peak_lr"], recipe["weight_decay"])
     if recipe.get("decay") == "all":

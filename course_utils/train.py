@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from course_utils import explain, plots, results, settings, standin
 from course_utils.data import Loaders, TensorLoader, load_arrays, make_loaders
 from course_utils.models import MODELS, label
-from course_utils.recipes import parts, recipe
+from course_utils.recipes import he, parts, recipe
 from course_utils.training import evaluate, fit, train_epoch
 
 
@@ -45,6 +45,8 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
         **values["network"],
     }
     net = MODELS[model](**network)
+    if values.get("init") == "He":
+        he(net)
     augmentation = {key: values[key] for key in ("limit", "shift", "flip", "sizes")}
     loaders = make_loaders(arrays, values["batch_size"], seed=seed, **augmentation)
     title = f"{label(model, values['network'])} on {arrays[0].name}"

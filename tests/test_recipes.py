@@ -96,6 +96,22 @@ def test_biases_or_norms_are_decayed_or_momentum_is_not_nesterov():
     assert all((g["lr"], g["momentum"], g["nesterov"]) == (0.2, 0.9, True) for g in optimizer.param_groups)
 
 
+def test_hes_weights_have_another_deviation_or_norms_are_changed():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(32, 64, 5), nn.BatchNorm2d(64), nn.Conv2d(64, 8, 3, bias=False), nn.Linear(500, 80)
+    )
+    recipes.he(net)
+    for layer, inputs in ((net[0], 32 * 25), (net[2], 64 * 9), (net[3], 500)):
+        assert layer.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
+        assert layer.bias is None or not layer.bias.any()
+    assert (net[1].weight == 1).all()
+    x = torch.randn(64, 512)
+    deep = nn.Sequential(*(layer for _ in range(20) for layer in (nn.Linear(512, 512), nn.ReLU())))
+    recipes.he(deep)
+    assert 0.5 < deep(x).square().mean().item() < 2  # as large behind twenty layers as in front
+
+
 def test_the_schedule_peaks_elsewhere_or_does_not_end_at_zero():
     optimizer = recipes.sgd(small(), 0.5, 0.01)
     schedule, rates = recipes.triangular(optimizer, 0.5, 50), []

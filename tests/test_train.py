@@ -115,6 +115,16 @@ def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
     assert train.train("lenet", "mnist", "no-shift")["test"]["total"] == 400
 
 
+def test_a_variant_with_hes_first_weights_starts_from_torchs(small, monkeypatch, capsys, runs):
+    monkeypatch.setitem(recipes.VARIANTS["lenet", "mnist"], "he", {"init": "He", "peak_lr": 0.0})
+    train.train("lenet", "mnist", "he")  # at rate 0 it ends where it starts
+    weights = load_file(runs / "lenet-mnist-smoke-he-s0.safetensors")
+    assert weights["fc1.weight"].std().item() == pytest.approx(
+        math.sqrt(2 / 400), rel=0.02
+    )  # torch: 1 / sqrt(3 * 400)
+    assert not weights["fc1.bias"].any()
+
+
 @pytest.mark.parametrize("name, complete, profile, said", [
     ("mnist", True, "smoke", "--record with the profile smoke"),
     (standin.NAME, True, "cpu", f"--record with {standin.NAME}"),
