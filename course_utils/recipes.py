@@ -120,6 +120,8 @@ VARIANTS = {
             f"paper-lr-{lr}": PAPER | {"epochs": 4, "sizes": small_first(4, 32), "peak_lr": lr}
             for lr in (0.02, 0.05, 0.1)
         },
+        "paper": PAPER
+        | {"epochs": 12, "sizes": small_first(12, 32), "peak_lr": 0.05, "final": True},  # as many minutes
     },
     ("googlenet", "cifar100"): {"heads": {"network": {"heads": True}}},
 }
