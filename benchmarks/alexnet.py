@@ -37,7 +37,14 @@ LEVERS = {  # variant: what the recipe has and the variant has not
     "short-random-flip": "alternating flips, not random ones",
     "short-no-flip": "alternating flips, not none",
 }
-CLAIMS = ("plain-tanh", "plain-torch-init", "plain-separate-pools", "plain-dropout", "plain-lrn")
+CLAIMS = (
+    "plain-tanh-he",
+    "plain-tanh",
+    "plain-torch-init",
+    "plain-separate-pools",
+    "plain-dropout",
+    "plain-lrn",
+)
 SEARCH = ("paper-lr-0.02", "paper-lr-0.05", "paper-lr-0.1")  # the learning rate of the paper's form, one seed
 
 

@@ -52,7 +52,8 @@ def show_images(
 ) -> None:
     """Pictures in a grid. images: (N, H, W) or (N, H, W, 3), uint8 or floats 0..1; side: inches of one picture."""
     rows = -(-len(images) // columns)
-    height = side * rows * (1.45 if any(titles) else 1.05) + 0.45
+    lines = max((len(text.splitlines()) for text in titles), default=0)
+    height = rows * (1.05 * side + 0.17 * lines) + 0.45
     with figure(title, rows, columns, (side * columns, height), squeeze=False) as axes:
         for ax in axes.flat:
             ax.axis("off")

@@ -113,6 +113,7 @@ VARIANTS = {
         "short-no-flip": SHORT | {"flip": None},
         "plain-torch-init": plain() | {"init": None},
         "plain-tanh": plain(activation="Tanh") | {"init": None},
+        "plain-tanh-he": plain(activation="Tanh"),
         "plain-separate-pools": plain(overlapping=False),
         "plain-dropout": plain(dropout=0.5),
         "plain-lrn": plain(lrn=True),
