@@ -100,6 +100,7 @@ PAPER = {"init": "He", "network": {"batch_norm": False, "lrn": True, "dropout": 
 VARIANTS = {
     ("lenet", "mnist"): {"no-shift": {"shift": 0}},
     ("alexnet", "cifar100"): {
+        "no-shift": {"shift": 0},
         "short": SHORT,
         "short-no-batch-norm": PLAIN,
         "short-quarter-width": SHORT | {"network": {"width": 1 / 4}},
