@@ -112,6 +112,7 @@ VARIANTS = {
         "short-no-shift": SHORT | {"shift": 0},
         "short-random-flip": SHORT | {"flip": "random"},
         "short-no-flip": SHORT | {"flip": None},
+        "plain": plain(),  # short-no-batch-norm again, for runs in another precision
         "plain-torch-init": plain() | {"init": None},
         "plain-tanh": plain(activation="Tanh") | {"init": None},
         "plain-tanh-he": plain(activation="Tanh"),

@@ -13,11 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture
 def bench(monkeypatch, tmp_path):
-    """benchmarks/alexnet.py with an empty ledger, on a processor that computes in bfloat16."""
+    """benchmarks/alexnet.py with an empty ledger."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     module = importlib.import_module("alexnet")
     monkeypatch.setattr(settings, "checkout", lambda: tmp_path)
-    monkeypatch.setattr(settings, "precision", lambda: "bfloat16")
     return module
 
 
@@ -34,10 +33,9 @@ def test_a_run_is_repeated_or_one_of_another_kind_is_taken(bench, monkeypatch):
     monkeypatch.setattr(bench, "train", lambda *asked, record: trained.append((*asked, record)) or "new")
     put("short", 0, 0.6)
     assert bench.run("short", 0)["val"]["top1"] == 0.6 and trained == []
-    put("short-no-flip", 1, 0.5, precision="float32")
     put("short-no-shift", 0, 0.5, version=1)
-    asked = [("short", 1), ("short-no-flip", 1), ("short-no-shift", 0)]
-    assert [bench.run(*one) for one in asked] == ["new"] * 3
+    asked = [("short", 1), ("short-no-shift", 0)]
+    assert [bench.run(*one) for one in asked] == ["new"] * 2
     assert trained == [("alexnet", "cifar100", *one, True) for one in asked]
 
 
@@ -51,6 +49,14 @@ def test_a_difference_is_not_that_of_the_pairs_of_seeds(bench):
     assert (found["of_top1"], found["against_top1"]) == pytest.approx((0.61, 0.585))
     put("short-no-flip", 1, 0.6301)
     assert bench.difference("short", "short-no-flip")["verdict"] == "not distinguished"
+
+
+def test_runs_of_two_precisions_are_compared(bench):
+    for seed in bench.SEEDS:
+        put("short", seed, 0.6)
+        put("short-no-flip", seed, 0.5, precision="float32")
+    with pytest.raises(SystemExit, match="short and short-no-flip ran in bfloat16 and float32"):
+        bench.difference("short", "short-no-flip")
 
 
 def test_a_variant_of_the_benchmark_is_not_in_the_recipes(bench):
