@@ -7,13 +7,13 @@ from torch import nn
 
 
 def alexnet(num_classes=1000, in_channels=3):
-    """The network as published: 60,965,224 parameters, 724,406,816 multiply-adds for 3 x 227 x 227, 1,000 classes.
+    """The network as published: 60,965,224 parameters, 724,406,816 multiply-adds for 3 x 227 x 227.
 
-    Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs: the
-    second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by its size: 5e-4 is the
-    paper's 1e-4. The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
-    Differs from the paper: torch's first weights, which suit any width (the paper: deviation 0.01, biases of 1 in
-    five layers); dropout scales in training, so that evaluation does nothing (the paper halves there).
+    Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs:
+    the second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by its size: 5e-4
+    is the paper's 1e-4. The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
+    Differs from the paper: torch's first weights, which suit any width (the paper: deviation 0.01, biases of
+    1 in five layers); dropout scales in training, so that evaluation does nothing (the paper halves there).
     """
     return nn.Sequential(
         OrderedDict(
@@ -71,12 +71,12 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
     """AlexNet's five convolutions and three linear layers for images of 20 to 32 pixels.
 
     Input (N, in_channels, S, S), S from 20, output logits (N, num_classes). width: of the paper's channels;
-    hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: the first two pools
-    of 3 with stride 2, else of 2; activation: a class of torch.nn.
-    Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools padded
-    by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger learning
-    rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout (50,000 images
-    and two cores).
+    hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: the first two
+    pools of 3 with stride 2, else of 2; activation: a class of torch.nn.
+    Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools
+    padded by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger
+    learning rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout
+    (50,000 images and two cores).
     """
     c1, c2, c3, c4, c5 = (round(width * channels) for channels in (96, 256, 384, 384, 256))
 
