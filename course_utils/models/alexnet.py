@@ -12,8 +12,8 @@ def alexnet(num_classes=1000, in_channels=3):
     Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs:
     the second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by its size: 5e-4
     is the paper's 1e-4. The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
-    Differs from the paper: torch's first weights, which suit any width (the paper: deviation 0.01, biases of
-    1 in five layers); dropout scales in training, so that evaluation does nothing (the paper halves there).
+    Differs from the paper: torch's first weights (the paper: deviation 0.01, biases of 1 in five layers);
+    dropout scales in training, so that evaluation does nothing (the paper halves there).
     """
     return nn.Sequential(
         OrderedDict(
