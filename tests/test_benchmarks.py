@@ -63,3 +63,15 @@ def test_a_variant_of_the_benchmark_is_not_in_the_recipes(bench):
     for variant in (*bench.LEVERS, *bench.CLAIMS, *bench.SEARCH):
         recipe("alexnet", "cifar100", "cpu", variant)
     assert len(bench.CLAIMS) * len(bench.SEEDS) <= 12
+
+
+def test_the_loop_is_timed_twice_on_one_machine_or_taken_from_another(bench, monkeypatch):
+    def timed(*args, **kwargs):
+        raise InterruptedError
+
+    monkeypatch.setattr(bench, "make_loaders", timed)
+    found = {"machine": results.machine(), "precision": settings.precision(), "steps": []}
+    assert bench.speed(found) is found
+    for other in ({}, found | {"precision": "float16"}, found | {"machine": {"cpu": "another"}}):
+        with pytest.raises(InterruptedError):
+            bench.speed(other)
