@@ -30,12 +30,12 @@ from course_utils.train import train
 SEEDS = (0, 1)
 LEVERS = {  # variant: what the recipe has and the variant has not
     "short-no-batch-norm": "batch norm (without it He's init, lr 0.05)",
-    "short-quarter-width": "half of the channels, not a quarter",
-    "short-three-eighths-width": "half of the channels, not three eighths",
+    "short-quarter-width": "half of the channels, not a quarter; equal epochs",
+    "short-three-eighths-width": "half of the channels, not three eighths; equal epochs",
     "short-constant-lr": "triangular lr, not constant (0.05)",
     "short-no-smoothing": "label smoothing 0.1",
     "short-decay-all": "no decay on norms and biases",
-    "short-one-size": "small images first, at equal minutes",
+    "short-one-size": "small images first; equal minutes",
     "short-no-shift": "shift by 3 pixels",
     "short-random-flip": "alternating flips, not random ones",
     "short-no-flip": "alternating flips, not none",

@@ -108,7 +108,7 @@ def number(value: object, path: str) -> str:
     if not isinstance(value, (int, float)):
         return str(value)
     name = next(name for name in reversed(path.split(".")) if not name.isdigit())
-    if name.startswith(("top1", "top5", "val_top1")):
+    if "top1" in name or "top5" in name:
         return f"{100 * value:.2f} %"
     if isinstance(value, int) or name == "images_per_second":
         return f"{value:,.0f}"

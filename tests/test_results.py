@@ -30,7 +30,7 @@ def record(seed, top1, **changes):
     return {"model": "lenet", "dataset": "mnist", "profile": "cpu", "variant": None, "seed": seed,
             "parameters": 61706, "recipe": {"network": {}}, "val": {"top1": 0.5, "loss": 1.0}, "test": {"top1": top1, "loss": 0.0321},
             "minutes": 1.25, "precision": "float32", "machine": machine, "images_per_second": 8000 + seed,
-            "history": {"val_top1": [0.1, 0.987]}, **changes}  # fmt: skip
+            "history": {"val_top1": [0.1, 0.987]}, "against_top1": 0.5504, **changes}  # fmt: skip
 
 
 def put(folder, *records):
@@ -94,6 +94,7 @@ def test_own_runs_cannot_be_read_outside_a_checkout(checkout, monkeypatch):
     ("test.top1 sd", "0.50 points"), ("test.top1 n", "3"), ("test.top1 s1", "97.50 %"),
     ("history.val_top1.1 s0", "98.70 %"), ("test.loss mean", "0.032"), ("minutes mean", "1.25"),
     ("parameters s0", "61,706"), ("images_per_second mean", "8,001"), ("precision s0", "float32"),
+    ("against_top1 s0", "55.04 %"),
 ])  # fmt: skip
 def test_a_number_in_prose_has_another_value_or_form(checkout, arguments, text):
     put(checkout / "data/results", *(record(i, top1) for i, top1 in enumerate((0.97, 0.975, 0.98))))
