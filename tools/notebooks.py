@@ -95,7 +95,11 @@ def run(path: Path, profile: str) -> tuple[nbformat.NotebookNode, float]:
     with tempfile.TemporaryDirectory() as empty:
         env = os.environ | {"COURSE_PROFILE": profile, "COURSE_RUNS": empty, "CI": "1"}
         client = NotebookClient(
-            notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(LESSONS)}}
+            notebook,
+            timeout=None,
+            coalesce_streams=True,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(LESSONS)}},
         )
         began = time.perf_counter()
         client.execute(env=env)
