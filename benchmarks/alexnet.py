@@ -189,6 +189,7 @@ def main() -> None:
     out["search"] = [{"variant": name, "top1": run(name, 0)["val"]["top1"]} for name in SEARCH]
     for name, text in LEVERS.items():
         out["levers"][name] = {"name": text} | difference("short", name)
+        results.write_json(out, file)
     draw(list(out["levers"].values()), file.with_suffix(".png"))
     for name, base in CLAIMS.items():
         out["claims"][name] = {"against": base} | difference(name, base)
