@@ -2,10 +2,13 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from course_utils import results, settings
+from course_utils.models import MODELS
 from course_utils.recipes import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +78,15 @@ def test_the_loop_is_timed_twice_on_one_machine_or_taken_from_another(bench, mon
     for other in ({}, found | {"precision": "float16"}, found | {"machine": {"cpu": "another"}}):
         with pytest.raises(InterruptedError):
             bench.speed(other)
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e4])
+def test_the_divisors_are_not_those_of_the_layers(bench, monkeypatch, size):
+    assert bench.lrn_divisors([1.0, 2.0]) == [1.0, 2.0]
+    model = MODELS["alexnet"](width=1 / 8, lrn=True, batch_norm=False)
+    few = [(size * torch.randn(4, 3, 20, 20, generator=torch.Generator().manual_seed(0)), None)]
+    monkeypatch.setattr(results, "load_weights", lambda name: model)
+    monkeypatch.setattr(bench, "make_loaders", lambda *args: SimpleNamespace(val=few))
+    low, high = bench.lrn_divisors([])
+    assert low == pytest.approx(2**0.75, rel=1e-3) if size < 1 else high > 10
+    assert low < high
