@@ -49,7 +49,7 @@ class Check:
     names: tuple[str, ...] = ()
     tolerance: float | None = None
     call: Callable = apply
-    case: dict | None = None
+    case: dict | None = field(default=None, init=False)
 
     def __call__(self, answer: Any) -> None:
         """Print the verdict on an answer."""
@@ -69,7 +69,7 @@ class Check:
         rng = np.random.default_rng()
         drawn = [self.draw_case(rng) for _ in range(TRIES)] if self.draw_case else []
         cases = [{k: v.item() if isinstance(v, np.generic) else v for k, v in c.items()} for c in drawn]
-        return sorted([*self.always, *cases] or [{}], key=size)
+        return sorted([*copy.deepcopy(self.always), *cases] or [{}], key=size)
 
     def misfit(self, answer: Any, case: dict) -> str:
         """What keeps an answer from being called at all."""
@@ -96,34 +96,36 @@ class Check:
             if isinstance(want, BaseException):
                 raise want
             got = outcome(self.call, answer, given, seed)
-            tried.append((case, got, self.problem(answer, got, want, case, given)))
+            tried.append((case, got, want, self.problem(answer, got, want, case, given)))
             if isinstance(got, Stopped) or (time.perf_counter() - began > 2 and len(tried) > 2):
                 break
-        failing = [i for i, (_, _, text) in enumerate(tried) if text]
+        failing = [i for i, (*_, text) in enumerate(tried) if text]
         if not failing:
             return ""
-        self.case, got, text = tried[failing[0]]
+        self.case, got, want, text = tried[failing[0]]
         if text == UNFINISHED:
             return text
         always_none = got is None and len(failing) == len(tried)
         where = f"for {described(self.case)} " if self.case and not always_none else ""
-        return " ".join([f"Not yet: {where}{text}", *self.named(tried, failing)])
+        named = [] if alike(got, want, self.tolerance) else self.named(tried, failing)
+        return " ".join([f"Not yet: {where}{text}", *named])
 
     def problem(self, answer: Any, got: Any, want: Any, case: dict, given: dict) -> str:
         """What is wrong with one outcome, as the end of a sentence; empty where nothing is."""
         if holds_ellipsis(got):
             return UNFINISHED
+        yours = "your class" if inspect.isclass(answer) else "your function"
         if isinstance(got, Stopped):
-            return f"your function was stopped after {SECONDS} seconds{place(got, answer)}. Does a loop never end?"
+            return f"{yours} was stopped after {SECONDS} seconds{place(got, answer)}. Does a loop never end?"
         if isinstance(got, BaseException):
-            return f"your function fails{place(got, answer)}: {said(got)}."
+            return f"{yours} fails{place(got, answer)}: {said(got)}."
         if got is None and want is not None:
-            return "your function returned None. Is a `return` missing?"
+            return f"{yours} returned None. Is a `return` missing?"
         text = difference(got, want, self.tolerance, self.names)
         known = [n for n, v in case.items() if isinstance(v, list | str) or array(v).dtype != object]
         changed = [name for name in known if difference(given[name], case[name])]
         if not text and changed:
-            text = f"your function changed its input {changed[0]}: compute on a copy"
+            text = f"{yours} changed its input {changed[0]}: compute on a copy"
         return text and f"{text}."
 
     def named(self, tried: list[tuple], failing: list[int]) -> list[str]:

@@ -322,6 +322,10 @@ def test_a_changed_input_goes_unnoticed(capsys):
     assert (
         text.startswith("Not yet: for x") and "your function changed its input ds: compute on a copy." in text
     )
+    check = Check(
+        check_gradient.right, linear_case, mistakes={"No.": lambda x, ds: (x.T @ ds / len(x), ds.mean(0))}
+    )
+    assert "No." not in verdict(check, in_place, capsys), "a mistake is named whose result is the right one"
     assert verdict(check_gradient, lambda *case: in_place(*(v.copy() for v in case)), capsys) == "Correct."
 
 
@@ -414,7 +418,7 @@ def test_a_module_with_other_names_is_refused_or_its_mistake_not_named(capsys):
     text = verdict(check_block, type("Mine", (NoReLU,), {"two": 2}), capsys)
     assert "x of shape (2, " in text and text.endswith("The ReLU is missing.")
     text = verdict(check_block, MissesSuper, capsys)
-    assert "your function fails in line " in text and "`self.a = nn.Conv2d(channels, channels, 3)`" in text
+    assert "your class fails in line " in text and "`self.a = nn.Conv2d(channels, channels, 3)`" in text
 
 
 def test_the_short_training_runs_on_code_that_has_not_passed(capsys):
