@@ -14,7 +14,7 @@ from prose import rewrite  # noqa: E402
 
 import notebooks as tools  # noqa: E402
 
-LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LESSONS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 HOME = re.compile(r"# (course_utils/[\w/]+\.py)\n")
 MACHINE_PATH = re.compile(r"/(home|root|Users|tmp|work|content)/|[A-Z]:\\")
 
