@@ -48,12 +48,11 @@ def show(value: Any, digits: int = 6) -> str:
 
 
 def described(case: dict) -> str:
-    """A case in words: `n=5, kernel=3` or `x of shape (2, 3)`."""
-    large = {name for name, value in case.items() if array(value).size > SMALL or array(value).ndim > 1}
-    return ", ".join(
-        f"{name} of shape {array(value).shape}" if name in large else f"{name}={show(value)}"
-        for name, value in case.items()
-    )
+    """A case in words: `n=5, kernel=3` or `x of shape (2, 3) and y=[0, 1]`."""
+    shapes = {name: array(value).shape for name, value in case.items()}
+    large = {name for name, shape in shapes.items() if len(shape) > 1 or np.prod(shape) > SMALL}
+    words = [f"{n} of shape {shapes[n]}" if n in large else f"{n}={show(value)}" for n, value in case.items()]
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if large and len(words) > 1 else ", ".join(words)
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from course_utils.exercises import frame
-from course_utils.exercises.compare import difference
+from course_utils.exercises.compare import described, difference
 from course_utils.exercises.frame import Check, predict, same_weights, use
 
 
@@ -490,3 +490,8 @@ def test_the_frame_imports_torch_or_needs_it_for_a_numpy_lesson():
 def test_a_square_matrix_that_is_transposed_is_not_named():
     want = np.arange(4.0).reshape(2, 2)
     assert difference(want.T, want) == "your result is transposed"
+
+
+def test_a_case_is_described_by_a_wall_of_numbers():
+    text = described({"c": 2, "x": np.zeros((2, 3)), "y": torch.tensor([0, 2])})
+    assert text == "c=2, x of shape (2, 3) and y=[0, 2]" and described({"n": 5, "k": 3}) == "n=5, k=3"
