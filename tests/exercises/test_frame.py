@@ -120,6 +120,16 @@ def test_the_case_shown_is_not_the_smallest_or_the_cases_are_the_same_at_each_ca
     assert seen != first and (32, 11, 4, 0) in seen and (32, 11, 4, 0) in first
 
 
+def test_a_mistake_is_named_that_agrees_by_chance(capsys):
+    cases = tuple({"n": n} for n in (1, 2, 3, 4))
+    once = Check(lambda n: n, always=cases, mistakes={"Eleven.": lambda n: 11})
+    assert verdict(once, lambda n: n + 10, capsys) == "Not yet: for n=1 you return 11, expected 1."
+    mistakes = {"Doubled.": lambda n: n * 2 if n > 2 else n, "Other.": lambda n: n * 2 if n > 2 else 0}
+    doubled = Check(lambda n: n, always=cases, mistakes=mistakes)
+    text = verdict(doubled, lambda n: n + n * (n > 2), capsys)
+    assert text == "Not yet: for n=3 you return 6, expected 3. Doubled."
+
+
 # What is not attempted, and what is no answer at all.
 
 
@@ -239,9 +249,10 @@ def test_an_exception_has_no_line_or_its_input_is_lost(capsys):
 @pytest.mark.skipif(not hasattr(frame.signal, "setitimer"), reason="this system cannot stop a call")
 def test_an_endless_loop_hangs_the_lesson(capsys, monkeypatch):
     def endless(n, kernel, stride, padding):
-        while True:
+        for _ in range(3):  # in truth without end
             with contextlib.suppress(Exception):  # must not hold the stop
-                n += 1
+                for _ in range(10**8):
+                    n += 1
 
     monkeypatch.setattr(frame, "SECONDS", 0.2)
     before = frame.signal.getsignal(frame.signal.SIGALRM)
