@@ -63,9 +63,14 @@ def test_a_recipe_is_not_the_table_changed_by_profile_and_variant(monkeypatch):
     }
     monkeypatch.setitem(recipes.RECIPES, ("resnet", "d"), table)
     monkeypatch.setitem(VARIANTS, ("resnet", "d"), {"v": {"c": 3, "network": {"width": 5}}, "w": {}})
-    network = {"depth": 14, "width": 5, "shortcut": "A"}  # the table's, the variant's, the function's default
+    network = {
+        "depth": 14,
+        "width": 5,
+        "shortcut": "A",
+        "stem_224": False,
+    }  # the table's, the variant's, the function's default
     assert recipes.recipe("resnet", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3, "network": network}
-    default = every | {"network": {"depth": 20, "width": 1, "shortcut": "A"}}
+    default = every | {"network": {"depth": 20, "width": 1, "shortcut": "A", "stem_224": False}}
     assert recipes.recipe("resnet", "d", "cpu", "w") == recipes.recipe("resnet", "d", "cpu") == default
     with pytest.raises(ValueError, match="no recipe for m on x; expected one of: .*resnet on d"):
         recipes.recipe("m", "x", "cpu")
