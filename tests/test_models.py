@@ -477,6 +477,10 @@ def test_an_inception_module_is_not_four_branches_side_by_side(two_3x3):
     ]
     torch.testing.assert_close(module(x), torch.cat(parts, 1))
     assert [m.kernel_size[0] for m in convolutions(module.branch5)] == ([1, 3, 3] if two_3x3 else [1, 5])
+    direct = Inception(5, 2, 3, 4, 6, 7, 8, False, False, reduce=False)
+    assert [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in convolutions(direct)] == [
+        (5, 2, 1), (5, 4, 3), (5, 7, 5), (5, 8, 1)]  # fmt: skip
+    assert direct(x).shape == module(x).shape
 
 
 def test_the_heads_are_in_evaluation_or_their_loss_is_not_weighted_by_three_tenths():

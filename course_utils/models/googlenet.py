@@ -36,7 +36,8 @@ class Inception(nn.Module):
     reduce: without it, 3 x 3 and 5 x 5 see all input channels, no 1 x 1 before them.
     """
 
-    def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3, reduce):
+    def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3,
+                 reduce=True):  # fmt: skip
         super().__init__()
         self.branch1 = convolution(in_channels, c1, 1, batch_norm)
         self.branch3 = nn.Sequential(
