@@ -343,6 +343,42 @@ def draw(found: dict, file: Path) -> None:
             ax.set_xlabel(f"{one['measure']} (%)")
 
 
+def draw_traces(found: dict, file: Path) -> None:
+    """Loss, spread of the logits and gradient of the first layer by step, for the comparisons that keep them (seed 0)."""
+    from course_utils import plots
+
+    shown = {
+        title: {side: row for side, row in one["sides"].items() if row["loss_by_20_steps"]}
+        for title, one in found.items()
+    }
+    shown = {title: sides for title, sides in shown.items() if sides}
+    if not shown:
+        return
+    panels = ("cross-entropy (nats)", "spread of the logits", "gradient norm, first layer")
+    size = (11, 3.4 * len(shown) + 0.5)
+    with plots.figure(
+        "Loss, logits and gradients by step, seed 0", len(shown), 3, size, file, squeeze=False
+    ) as axes:
+        for row, (title, sides) in zip(axes, shown.items(), strict=True):
+            for i, (side, one) in enumerate(sides.items()):
+                style = {"color": f"C{i // 2}", "linestyle": ("-", "--")[i % 2], "label": side}
+                losses = one["loss_by_20_steps"]
+                row[0].plot(
+                    [20 * k + 10 for k in range(len(losses))], [v or math.nan for v in losses], **style
+                )
+                steps = [int(step) for step in one["trace"]]
+                first = [next(iter(kept["gradients"].values()), None) for kept in one["trace"].values()]
+                spread = [kept["spread"] for kept in one["trace"].values()]
+                for ax, values in ((row[1], spread), (row[2], first)):
+                    ax.loglog(steps, [v or math.nan for v in values], marker="o", markersize=3, **style)
+            for ax, words in zip(row, panels, strict=True):
+                ax.set_xlabel("step")
+                ax.set_ylabel(words)
+            row[0].set_title(title, fontsize=9, loc="left")
+            row[0].set_ylim(0, 8)
+            row[1].legend(fontsize=6)
+
+
 def write_summary(runs: Runs, comparisons: tuple) -> None:
     """JSON, table and figure of all comparisons that have runs."""
     found = {one["name"]: summary(runs, one) for one in comparisons}
@@ -355,6 +391,7 @@ def write_summary(runs: Runs, comparisons: tuple) -> None:
         part.write_text(table(runs.network, found), encoding="utf-8")
     if any(one["sides"] for one in found.values()):
         draw(found, file.with_suffix(".png"))
+        draw_traces(found, file.with_name(f"claims-{runs.network}-steps.png"))
 
 
 def mixed(runs: Runs, comparisons: tuple) -> str | None:

@@ -143,7 +143,7 @@ class Recorder:
         seen = logits.detach().float()
         self.losses.append(F.cross_entropy(seen, y))
         if len(self.losses) in self.steps:
-            row = self.rows[len(self.losses)] = {"spread": seen.std(0).mean().item()}
+            row = self.rows[len(self.losses)] = {"spread": seen.std(0).mean().item(), "gradients": {}}
             if isinstance(output, tuple):
                 stem, heads = next(self.net.parameters()), output[1:]
                 alone = {
