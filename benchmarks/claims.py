@@ -243,7 +243,10 @@ def work(runs: Runs, comparisons: tuple, workers: int, deadline: float, commit: 
                 flush=True,
             )
             if not lacking(runs, comparison, failed):
-                write_summary(runs, comparisons)
+                try:
+                    write_summary(runs)
+                except Exception as error:  # a figure must not end the trainings
+                    print(f"no summary: {type(error).__name__}: {error}", flush=True)
     for process, pipe in pool.values():
         pipe.close()
         process.join(5)
@@ -379,9 +382,9 @@ def draw_traces(found: dict, file: Path) -> None:
             row[1].legend(fontsize=6)
 
 
-def write_summary(runs: Runs, comparisons: tuple) -> None:
-    """JSON, table and figure of all comparisons that have runs."""
-    found = {one["name"]: summary(runs, one) for one in comparisons}
+def write_summary(runs: Runs) -> None:
+    """JSON, table and figure of all comparisons of the network."""
+    found = {one["name"]: summary(runs, one) for one in TABLES[runs.network]}
     out = ledger.folder("benchmarks")
     if runs.file.parent != ledger.folder("results"):
         out = runs.file.parent.parent / "benchmarks"
@@ -468,7 +471,7 @@ def main() -> int | str:
             work(runs, comparisons, workers, deadline, asked.commit)
         except KeyboardInterrupt:
             print("Stopped; the same command goes on.")
-    write_summary(runs, TABLES[asked.network])
+    write_summary(runs)
     return 0
 
 

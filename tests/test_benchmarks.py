@@ -264,3 +264,20 @@ def test_the_recorder_keeps_other_gradients_than_autograds(claims):
     losses = torch.tensor([4.6] * 100 + [4.0] * 100).numpy()
     assert one_run.left_chance(losses, 100) == 100 + 19  # 19 of 50 at 4.0 bring the mean below 0.95 ln 100
     assert one_run.left_chance(losses[:120], 10) is None
+
+
+def test_the_surface_has_another_middle_or_moves_the_network(claims):
+    look = importlib.import_module("surface")
+    torch.manual_seed(0)
+    net = MODELS["resnet"](depth=8, width=1 / 2, num_classes=5).eval()
+    x, y = torch.randn(10, 3, 16, 16), torch.arange(10) % 5
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    losses = look.surface(net, x, y, points=3)
+    assert losses[1, 1] == pytest.approx(torch.nn.functional.cross_entropy(net(x), y).item(), rel=1e-5)
+    assert losses.shape == (3, 3) and len(set(losses.flatten().round(6).tolist())) == 9
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+    for p, d in zip(net.parameters(), look.direction(net, 1), strict=True):
+        if p.ndim == 1:
+            assert not d.any()
+        else:
+            torch.testing.assert_close(d.flatten(1).norm(dim=1), p.detach().flatten(1).norm(dim=1))
