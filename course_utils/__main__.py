@@ -22,7 +22,7 @@ def main() -> int | str:
     command.add_argument("--model", required=True, choices=MODELS)
     command.add_argument("--data", required=True, help="mnist (lenet), cifar100 or fashion (the others)")
     command.add_argument(
-        "--profile", choices=PROFILES, help="default: COURSE_PROFILE, else what the machine can do"
+        "--profile", choices=PROFILES, help="default: COURSE_PROFILE, else cpu, on every device"
     )
     command.add_argument("--variant", help="a named change of the recipe; it stops at validation")
     command.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,9 @@ FIELDS = {
     "model": "lenet", "dataset": "mnist", "profile": "smoke", "variant": None, "seed": 0, "parameters": 61_706,
     "macs": 416_520, "epochs": 3,
 }  # fmt: skip
-OTHER_FIELDS = "recipe history val test minutes images_per_second precision data machine commit date".split()
+OTHER_FIELDS = (
+    "recipe history val test minutes images_per_second precision data machine alone commit date".split()
+)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +106,17 @@ def test_a_finished_run_reads_the_test_set_again_or_gets_another_origin(small, m
     monkeypatch.setitem(recipes.RECIPES["lenet", "mnist"], "smoke", changed)
     again = experiment.train("lenet", "mnist")
     assert (again["commit"], again["test"], again["epochs"]) == ("another", {"correct": 1}, 2)
+
+
+def test_minutes_of_a_shared_machine_are_taken_for_those_of_one_alone(small, monkeypatch, runs):
+    monkeypatch.setattr(experiment.os, "cpu_count", lambda: 4)
+    for cores, alone in (({0, 1, 2, 3}, True), ({1}, False)):
+        monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _, c=cores: c, raising=False)
+        assert experiment.train("lenet", "mnist", seed=len(cores))["alone"] is alone
+    monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert (
+        experiment.train("lenet", "mnist", seed=1)["alone"] is False
+    )  # picked up: it was trained beside others
 
 
 def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
