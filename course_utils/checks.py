@@ -41,7 +41,7 @@ def check_schedule(run: Run, loader: Iterable, epochs: int) -> None:
             continue
         short = max(
             1, end // 20
-        )  # a schedule of a few steps more or less is no mistake, but OneCycleLR fails
+        )  # a few steps more or less are no mistake, though OneCycleLR fails at one more
         long = {schedules.OneCycleLR: 0, schedules.MultiStepLR: math.inf}.get(type(schedule), short)
         if not end - short <= stop <= end + long:
             raise ValueError(

@@ -39,9 +39,10 @@ def train_epoch(
     """One pass over batches (x, y): mean loss, top-1 (both as the weights change) and images seen."""
     model.train()
     scaler = scaler or torch.amp.GradScaler(device().type, enabled=False)
-    loss_sum, correct, seen = torch.zeros((), device=device()), 0, 0
+    cast = autocast(precision)
+    loss_sum, correct, seen = 0.0, 0, 0
     for x, y in on_device(model, batches):  # (B, C, H, W), (B,)
-        with autocast(precision):
+        with cast:
             output, logits = forward(model, x, y, first=not seen)  # what the network returns, (B, classes)
             loss = criterion(output, y)  # mean over the batch
         if watch:
@@ -124,9 +125,10 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
     return run.history
 
 
-def to_device(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on `device()`. On CUDA the copy runs beside Python; on MPS that corrupts it (pytorch#189690)."""
-    return tensor.to(device(), non_blocking=device().type == "cuda")
+def to_device(tensor: torch.Tensor, place: torch.device | None = None) -> torch.Tensor:
+    """The tensor on `place`, by default device(). On MPS a copy that does not wait is wrong (pytorch#189690)."""
+    place = place or device()
+    return tensor.to(place, non_blocking=place.type == "cuda")
 
 
 def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -135,8 +137,8 @@ def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tenso
     Raises ValueError for a loader without a batch, for batches that are no such pairs and for labels that are
     no whole numbers, one an image.
     """
-    model.to(device())
-    empty = True
+    place, empty = device(), True
+    model.to(place)
     for batch in batches:
         empty = False
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
@@ -146,7 +148,7 @@ def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tenso
                 f"the loader gave a {kind}; expected pairs of tensors (images, labels). "
                 "Write a generator function that yields them, or give the data set a collate_fn that does."
             )
-        x, y = (to_device(part) for part in batch)
+        x, y = (to_device(part, place) for part in batch)
         if y.shape != (len(x),) or y.is_floating_point():
             raise ValueError(
                 f"the labels of a batch are {y.dtype} of shape {tuple(y.shape)}; expected one whole number an "
