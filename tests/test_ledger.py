@@ -130,10 +130,16 @@ def test_the_ledger_is_not_listed_whole(checkout):
     assert ledger.all_recorded()["lenet-mnist-cpu-s1-s0"]["variant"] == "s1"
 
 
-def test_the_ledgers_runs_are_of_other_recipes_than_todays():
-    """Where a recipe has changed, its runs in the ledger are made anew or deleted."""
-    outdated = [name for name, result in ledger.all_recorded().items() if not ledger.todays_recipe(result)]
-    assert not outdated and len(ledger.all_recorded()) > 10
+def test_a_recipe_has_changed_since_its_runs_without_a_new_version():
+    for name, result in ledger.all_recorded().items():
+        try:
+            today = recipes.recipe(*(result[key] for key in ("model", "dataset", "profile", "variant")))
+        except ValueError:  # not in the table: an experiment's
+            continue
+        same = ledger.todays_recipe(result)
+        assert same or today["version"] > result["recipe"]["version"], (
+            f"{name}: give its recipe a new version"
+        )
 
 
 def test_own_runs_cannot_be_read_outside_a_checkout(checkout, monkeypatch):

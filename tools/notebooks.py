@@ -169,7 +169,8 @@ def execute(names: list[str]) -> None:
         write(notebook, path)
         for cell in notebook.cells:
             if tagged(cell, "readme-picture"):
-                path.with_suffix(".png").write_bytes(picture(cell))
+                with whole(path.with_suffix(".png")) as part:
+                    part.write_bytes(picture(cell))
         times = json.loads(times_file.read_text(encoding="utf-8")) if times_file.is_file() else {}
         times[path.stem] = {"minutes": round(seconds / 60, 1), "processor": processor(), "date": today}
         write_json(times, times_file)
@@ -277,7 +278,9 @@ def results(_: list[str]) -> None:
     from prose import rewrite
 
     readme = ROOT / "README.md"
-    readme.write_text(rewrite(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    text = rewrite(readme.read_text(encoding="utf-8"))
+    with whole(readme) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
     for path in lessons():
         notebook = read(path)
         for cell in notebook.cells:
