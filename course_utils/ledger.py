@@ -158,7 +158,11 @@ def todays_recipe(record: dict) -> bool:
         values = recipe(record["model"], data, record["profile"], record["variant"])
     except (ValueError, KeyError):  # the table does not have it any more
         return False
-    return json.loads(json.dumps(values)) == record["recipe"]
+    then = record["recipe"]
+    then = then | {
+        "network": network_defaults(record["model"]) | then["network"]
+    }  # arguments that came later
+    return json.loads(json.dumps(values)) == json.loads(json.dumps(then))
 
 
 def banner(lesson: str, *arrays: Arrays, numpy_only: bool = False) -> str:

@@ -43,7 +43,13 @@ def digits(split, name="mnist", per_class=40, complete=False):
     labels = np.arange(10 * per_class) % 10
     templates = np.random.default_rng(9).integers(0, 200, (10, 1, 28, 28))
     images = (templates[labels] + draw.integers(0, 56, (len(labels), 1, 28, 28))).astype(np.uint8)
-    facts = {"name": name, "split": split, "complete": complete, "digest": content_digest(images, labels)}
+    facts = {
+        "name": name,
+        "split": split,
+        "complete": complete,
+        "published": complete,
+        "digest": content_digest(images, labels),
+    }
     return Arrays(images, labels, tuple("0123456789"), **facts)
 
 
