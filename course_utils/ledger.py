@@ -150,19 +150,20 @@ def read_result(file: Path) -> dict:
 
 
 def todays_recipe(record: dict) -> bool:
-    """Whether a result was made by the recipe, version and values, that the table has today."""
+    """Whether a result was made by the recipe, version and values, that the table has today.
+
+    An argument of the network that the result does not know has its default.
+    """
+    from course_utils.models import network_defaults
     from course_utils.recipes import recipe
 
     data = "cifar100" if record["dataset"] == standin.NAME else record["dataset"]
     try:
-        values = recipe(record["model"], data, record["profile"], record["variant"])
-    except (ValueError, KeyError):  # the table does not have it any more
+        today = recipe(record["model"], data, record["profile"], record["variant"])
+        then = record["recipe"] | {"network": network_defaults(record["model"]) | record["recipe"]["network"]}
+    except (ValueError, KeyError, TypeError):  # the table does not have it any more, or it is no recipe
         return False
-    then = record["recipe"]
-    then = then | {
-        "network": network_defaults(record["model"]) | then["network"]
-    }  # arguments that came later
-    return json.loads(json.dumps(values)) == json.loads(json.dumps(then))
+    return json.loads(json.dumps(today)) == json.loads(json.dumps(then))
 
 
 def banner(lesson: str, *arrays: Arrays, numpy_only: bool = False) -> str:

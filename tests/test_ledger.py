@@ -87,6 +87,16 @@ def test_a_run_by_an_older_recipe_is_averaged_with_the_ledgers(checkout, capsys,
     assert "seeds 0, 1 from the ledger, of an older recipe." in capsys.readouterr().out
 
 
+def test_a_run_from_before_an_argument_was_added_is_left_out(checkout):
+    values = recipes.recipe("resnet", "fashion", "cpu")
+    shorter = values | {
+        "network": {"depth": values["network"]["depth"]}
+    }  # the other arguments have their defaults
+    run = record(0, 0.8, model="resnet", dataset="fashion", recipe=shorter)
+    put(settings.runs(), run)
+    assert len(ledger.read_results("resnet-fashion-cpu")) == 1
+
+
 def test_a_run_whose_recipe_is_gone_or_of_the_stand_in_is_mistaken(checkout):
     values = recipes.recipe("vgg", "cifar100", "smoke")
     standin = record(0, 0.1, model="vgg", dataset="tinted_fashion_100", profile="smoke", recipe=values)
