@@ -247,6 +247,7 @@ def files_by_class(root: Path) -> dict[str, list[Path]]:
     for folder in sorted(root.iterdir(), key=Path.as_posix):
         if not folder.is_dir() or folder.name.startswith("."):
             continue
+        os.listdir(folder)  # raises PermissionError, which rglob passes over
         files = [f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".")]
         images = [f for f in files if f.suffix.lower() in formats]
         if not images:

@@ -77,12 +77,11 @@ class TensorLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Select the order, shifts, flips and image size of that epoch, counted from 0."""
-        self.epoch, self.passes = epoch, 0
-        self.size = self.sizes[min(epoch, len(self.sizes) - 1)]
-        kept = min(self.size, self.own)  # larger copies of a set do not fit in memory: batch by batch
+        size = self.sizes[min(epoch, len(self.sizes) - 1)]
+        kept = min(size, self.own)  # larger copies of a set do not fit in memory: batch by batch
         if self.pixels is None or kept != self.pixels.shape[2]:
-            self.pixels = None  # the old size goes before the new one comes
             self.pixels = resized(torch.from_numpy(self.arrays.images), kept).to(self.device)  # (N, C, s, s)
+        self.epoch, self.passes, self.size = epoch, 0, size
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         n, device, epoch = len(self.arrays), self.device, self.epoch + self.passes
