@@ -169,7 +169,7 @@ def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch,
     made = experiment.train("lenet", "mnist", record=True)
     recorded = tmp_path / "checkout/data/results/lenet-mnist-cpu-s0.json"
     assert json.loads(recorded.read_text()) == made == json.loads((runs / recorded.name).read_text())
-    assert made["data"]["complete"] is True and made["data"]["train_size"] == 2550
+    assert made["data"]["complete"] is True and made["data"]["train_size"] == 60
     net = ledger.load_weights("lenet-mnist")
     x, y = next(iter(make_loaders(tuple(parts.values()), 10).test))
     assert net.facts["test_correct"] == str((net(x.cpu()).argmax(1) == y.cpu()).sum().item())
