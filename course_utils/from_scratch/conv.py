@@ -133,10 +133,10 @@ class MaxPool:
         self.shape, (h, w) = x.shape, (output_size(side, *self.window) for side in (h, w))
         x = images_last(x, padding, -np.inf)  # (C, H + 2P, W + 2P, N)
         y = np.full((c, h, w, n), -np.inf, x.dtype)  # (C, H', W', N)
-        self.winner = np.zeros(y.shape, np.uint8)  # (C, H', W', N): which place of the window
+        self.winner = np.zeros(y.shape, np.int16)  # (C, H', W', N): which place of the window
         for u, v, rows, columns in places(kernel, stride, h, w):
             candidate = x[:, rows, columns]  # (C, H', W', N)
-            np.copyto(self.winner, u * kernel + v, where=candidate > y)
+            np.maximum(self.winner, np.int16(u * kernel + v) * (candidate > y), out=self.winner)
             np.maximum(y, candidate, out=y)
         return y.transpose(3, 0, 1, 2)  # (N, C, H', W')
 

@@ -86,6 +86,7 @@ def cosine(t, steps):
     return (1 + math.cos(math.pi * t / steps)) / 2
 
 
-def one_cycle(t, steps, peak=0.2, start=0.04):
-    """In a line from `start` to 1 at the share `peak` of the steps, in a line to 0 at their end (Smith & Topin 2019)."""
-    return float(np.interp(t, [0, peak * steps - 1, steps - 1], [start, 1, 0]))
+def one_cycle(t, steps, peak=0.2):
+    """Climbs in a line to 1 at the share `peak` of the steps, then falls in a line almost to 0 (Smith & Topin 2019)."""
+    up = peak * steps
+    return min(1, (t + 1) / up, (steps - t) / (steps - up))
