@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from networks import BATCH, ROUNDS, STEPS, usual_loaders, usual_loop
 
-from course_utils import plots, results, settings
-from course_utils.arrays import take
+from course_utils import ledger, plots, settings
 from course_utils.data import TensorLoader, make_loaders
+from course_utils.data.arrays import take
+from course_utils.experiment import train
 from course_utils.explain import feature_maps
 from course_utils.models import MODELS
 from course_utils.recipes import recipe
-from course_utils.train import train
 
 SEEDS = (0, 1)
 LEVERS = {  # variant: what the recipe has and the variant has not
@@ -56,7 +56,7 @@ def run(variant: str, seed: int) -> dict:
     """The result of a variant and seed, from the ledger where it is there, else trained now."""
     key = f"alexnet-cifar100-cpu-{variant}"
     version = recipe("alexnet", "cifar100", "cpu", variant)["version"]
-    for record in results.ledger(key):
+    for record in ledger.recorded(key):
         if (record["seed"], record["recipe"]["version"]) == (seed, version):
             return record
     print(f"== {variant}, seed {seed}", flush=True)
@@ -95,7 +95,7 @@ def speed(found: dict) -> dict:
 
     The usual code is the faster of no and two workers. ratio: to the step before.
     """
-    here = {"machine": results.machine(), "precision": settings.precision()}
+    here = {"machine": ledger.machine(), "precision": settings.precision()}
     if {key: found.get(key) for key in here} == here:
         return found
     values = recipe("alexnet", "cifar100", "cpu")
@@ -123,7 +123,7 @@ def speed(found: dict) -> dict:
     for name, images in rows.items():
         steps.append({"step": name, "images_per_second": round(images), "ratio": images / (before or images)})
         before = images
-    return here | results.today_and_commit() | {"steps": steps}
+    return here | ledger.today_and_commit() | {"steps": steps}
 
 
 def lrn_divisors(found: list[float]) -> list[float]:
@@ -132,7 +132,7 @@ def lrn_divisors(found: list[float]) -> list[float]:
     `found` where the network is not here: only the runs/ of its training have it.
     """
     try:
-        model = results.load_weights("alexnet-cifar100-cpu-plain-lrn-s0")
+        model = ledger.load_weights("alexnet-cifar100-cpu-plain-lrn-s0")
     except FileNotFoundError:
         return found
     x, _ = next(iter(make_loaders("cifar100", BATCH).val))  # (500, 3, 32, 32)
@@ -206,22 +206,22 @@ def main() -> None:
     matplotlib.use("Agg")
     os.environ["CI"] = "1"
     os.environ["COURSE_PROFILE"] = "cpu"
-    file = results.folder("benchmarks") / "alexnet.json"
+    file = ledger.folder("benchmarks") / "alexnet.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     out = {"epochs": recipe("alexnet", "cifar100", "cpu", "short")["epochs"]}
     out |= {part: found.get(part, {}) for part in ("levers", "claims", "search", "lrn_divisors", "speed")}
     out["speed"] = speed(out["speed"])
-    results.write_json(out, file)
+    ledger.write_json(out, file)
     out["search"] = [{"variant": name, "top1": run(name, 0)["val"]["top1"]} for name in SEARCH]
     for name, text in LEVERS.items():
         out["levers"][name] = {"name": text} | difference("short", name)
-        results.write_json(out, file)
+        ledger.write_json(out, file)
     draw(list(out["levers"].values()), file.with_suffix(".png"))
     for name, base in CLAIMS.items():
         out["claims"][name] = {"against": base} | difference(name, base)
         if name == "plain-lrn":
             out["lrn_divisors"] = lrn_divisors(out["lrn_divisors"])
-        results.write_json(out, file)
+        ledger.write_json(out, file)
         file.with_suffix(".md").write_text(table(out), encoding="utf-8")
 
 

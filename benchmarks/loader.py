@@ -18,11 +18,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 from torchvision import datasets, transforms
 
-from course_utils import results, settings
-from course_utils.arrays import Arrays
+from course_utils import ledger, settings
 from course_utils.data import Loaders, make_loaders
+from course_utils.data.arrays import Arrays
 from course_utils.models import MODELS
-from course_utils.recipes import parts, recipe
+from course_utils.recipes import fit_arguments, recipe
 from course_utils.training import evaluate, fit, train_epoch
 
 SEEDS = (0, 1)
@@ -71,7 +71,7 @@ def train(train_loader, loaders: Loaders, seed: int) -> dict:
     """LeNet-5 by the recipe on batches from `train_loader`, scored on validation."""
     settings.seed_all(seed)
     net = MODELS["lenet"]()
-    history = fit(net, train_loader, val=loaders.val, **parts(net, RECIPE, len(train_loader)))
+    history = fit(net, train_loader, val=loaders.val, **fit_arguments(net, RECIPE, len(train_loader)))
     scores = evaluate(net, loaders.val)
     found = {
         "correct": scores["correct"],
@@ -84,7 +84,7 @@ def train(train_loader, loaders: Loaders, seed: int) -> dict:
 def training_step(loaders: Loaders):
     """A function that trains LeNet-5 for one step on one fixed batch."""
     net = MODELS["lenet"]()
-    fitting = parts(net, RECIPE, 1000)
+    fitting = fit_arguments(net, RECIPE, 1000)
     batch = [next(iter(loaders.train))]
     precision = settings.precision()
     return lambda: train_epoch(net, batch, fitting["criterion"], fitting["optimizer"], precision=precision)
@@ -107,7 +107,7 @@ def main() -> None:
         "precision": settings.precision(),
         "seeds": len(SEEDS),
     }
-    out |= {"machine": results.machine()} | results.today_and_commit()
+    out |= {"machine": ledger.machine()} | ledger.today_and_commit()
     out["stages_ms"] = stages(mnist, steps)
     alone = {
         f"dataloader_{workers}": images / seconds(lambda d=d: list(d), 3) for workers, d in usual.items()
@@ -120,7 +120,7 @@ def main() -> None:
         made = make or (lambda seed: make_loaders("mnist", RECIPE["batch_size"], seed=seed, shift=2).train)
         runs = [train(made(seed), loaders, seed) for seed in SEEDS]
         correct, total = statistics.mean(run["correct"] for run in runs), runs[0]["total"]
-        low, high = results.wilson(correct, total)
+        low, high = ledger.wilson(correct, total)
         rate = float(np.median([run["images_per_second"] for run in runs]))
         out[name] = {
             "correct": correct,
@@ -134,8 +134,8 @@ def main() -> None:
             "images_per_second": round(rate),
         }
     out["loop_ratio"] = out["tensorloader"]["images_per_second"] / out["dataloader"]["images_per_second"]
-    folder = results.folder("benchmarks")
-    results.write_json(out, folder / "loader.json")
+    folder = ledger.folder("benchmarks")
+    ledger.write_json(out, folder / "loader.json")
     lines = [
         "| loader | alone, images/s | whole loop, images/s | minutes | validation top-1, 95 % interval |",
         "|" + "---|" * 5,

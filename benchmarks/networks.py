@@ -24,13 +24,13 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
-from course_utils import results, settings
-from course_utils.arrays import Arrays, take
+from course_utils import ledger, settings
 from course_utils.data import TensorLoader, make_loaders
+from course_utils.data.arrays import Arrays, take
+from course_utils.data.sources import folders
 from course_utils.models import MODELS, label
-from course_utils.recipes import parts, recipe
+from course_utils.recipes import fit_arguments, recipe
 from course_utils.settings import autocast
-from course_utils.sources import folders
 from course_utils.training import fit
 
 NETWORKS = ("alexnet", "vgg", "googlenet", "resnet")
@@ -47,7 +47,7 @@ SIZES = (20, 24, 28, 32)
 def bare_steps(net: nn.Module, values: dict, x: torch.Tensor, y: torch.Tensor, precision: str):
     """A function that trains `net` for n steps on one batch and returns the images/s."""
     net.to(settings.device(), memory_format=torch.channels_last).train()
-    fitting = parts(net, values, 10**6)
+    fitting = fit_arguments(net, values, 10**6)
     criterion, optimizer = fitting["criterion"], fitting["optimizer"]
 
     def run(n: int) -> float:
@@ -70,7 +70,7 @@ def whole_loop(net: nn.Module, values: dict, loader: TensorLoader, precision: st
 
     def run() -> float:
         with contextlib.redirect_stdout(io.StringIO()):
-            fitting = parts(net, values | {"epochs": 1}, len(loader))
+            fitting = fit_arguments(net, values | {"epochs": 1}, len(loader))
             history = fit(net, loader, precision=precision, **fitting)
         return history["images_per_second"][0]
 
@@ -113,7 +113,7 @@ def matrix_rates(precision: str, side: int = 4096) -> dict[str, float]:
 
     torch leaves float32 products to MKL and convolutions to oneDNN: one machine, two rates.
     """
-    kind = settings.PRECISIONS[precision]
+    kind = getattr(torch, precision)
     a, b = (torch.randn(side, side, dtype=kind, device=settings.device()) for _ in range(2))
     image = a.view(1, side, -1, 64).contiguous(memory_format=torch.channels_last)
     kernel = b.view(side, side, 1, 1)
@@ -233,15 +233,15 @@ def main() -> None:
     loader = TensorLoader(few, BATCH, train=True, shift=3, flip="alternating", mean=train.mean, std=train.std)
     precisions = list(dict.fromkeys(["float32", settings.precision()]))
     usual = usual_loaders(train.mean, train.std)
-    out = {"precisions": precisions, "machine": results.machine(), **results.today_and_commit()}
+    out = {"precisions": precisions, "machine": ledger.machine(), **ledger.today_and_commit()}
     out["matrix_gflops"] = {precision: matrix_rates(precision) for precision in precisions}
     out["networks"] = {}
     for name in NETWORKS:
         out["networks"][name] = measure(name, loader, usual, precisions)
         print(name, out["networks"][name], flush=True)
     out["by_width"] = by_width(precisions)
-    folder = results.folder("benchmarks")
-    results.write_json(out, folder / "networks.json")
+    folder = ledger.folder("benchmarks")
+    ledger.write_json(out, folder / "networks.json")
     (folder / "networks.md").write_text(table(out), encoding="utf-8")
 
 

@@ -7,10 +7,10 @@ import sys
 import matplotlib
 
 from course_utils.checkpoints import CheckpointError
+from course_utils.data.sources import DataError
+from course_utils.experiment import train
 from course_utils.models import MODELS
 from course_utils.settings import PROFILES
-from course_utils.sources import DataError
-from course_utils.train import train
 
 
 def main() -> int | str:

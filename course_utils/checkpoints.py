@@ -6,7 +6,6 @@ import functools
 import hashlib
 import inspect
 import itertools
-import os
 import random
 import re
 import types
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils.settings import device, runs
+from course_utils.settings import device, runs, whole
 
 KEYS = ("epoch", "lr", "loss", "top1", "val_loss", "val_top1", "images_per_second", "seconds")
 SIMPLE = (bool, int, float, str, tuple, type(None))
@@ -140,13 +139,8 @@ def save_checkpoint(run: Run) -> None:
         "numpy": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
         "python": random.getstate(),
     }
-    run.path.parent.mkdir(parents=True, exist_ok=True)
-    part = run.path.with_name(f"{run.path.name}.{os.getpid()}.part")
-    try:
+    with whole(run.path) as part:
         torch.save(saved, part)
-        os.replace(part, run.path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def plain(value: object) -> object:

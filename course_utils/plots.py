@@ -1,12 +1,13 @@
 """The course's figures: one style, a sentence as title that says what to see."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+
+from course_utils.settings import whole
 
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#666666"
 STYLE = {  # colours of Okabe & Ito 2008, told apart by colour-blind readers; a white ground in light and dark pages
@@ -41,10 +42,9 @@ def figure(
         if file is None:
             plt.show()
             return
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        fig.savefig(part, format="png")
+        with whole(file) as part:
+            fig.savefig(part, format="png")
         plt.close(fig)
-        os.replace(part, file)
 
 
 def show_images(

@@ -5,13 +5,7 @@ from torch import nn
 
 from course_utils.models import network_defaults
 from course_utils.models.googlenet import with_heads
-
-
-def small_first(epochs: int, size: int) -> tuple[int, ...]:
-    """Image sizes by epoch: 20 pixels for the first half, 24 for a quarter, `size` for the rest."""
-    half, quarter = epochs // 2, epochs // 4
-    return (20,) * half + (24,) * quarter + (size,) * (epochs - half - quarter)
-
+from course_utils.variants import VARIANTS
 
 MNIST = {
     "version": 1,
@@ -28,7 +22,7 @@ MNIST = {
 FASHION = MNIST | {"peak_lr": 0.2, "weight_decay": 5e-4, "label_smoothing": 0.1, "flip": "alternating"}
 CIFAR100 = FASHION | {"shift": 3, "sizes": 32}
 SMOKE = {"epochs": 3, "limit": 1000, "batch_size": 64}
-FASHION_SMOKE, CIFAR100_SMOKE = (SMOKE | {"sizes": small_first(3, size)} for size in (28, 32))
+FASHION_SMOKE, CIFAR100_SMOKE = (SMOKE | {"sizes": (20, 24, size)} for size in (28, 32))
 
 RECIPES = {
     ("lenet", "mnist"): {
@@ -40,93 +34,51 @@ RECIPES = {
     ("alexnet", "cifar100"): {
         "every profile": CIFAR100 | {"version": 2},
         "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
-        "cpu": {"epochs": 36, "sizes": small_first(36, 32), "network": {"width": 1 / 2, "hidden": 512}},
+        "cpu": {"epochs": 36, "sizes": (20, 24, 32), "network": {"width": 1 / 2, "hidden": 512}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
     ("alexnet", "fashion"): {
         "every profile": FASHION,
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
-        "cpu": {"epochs": 14, "sizes": small_first(14, 28), "network": {"width": 3 / 8, "hidden": 256}},
+        "cpu": {"epochs": 14, "sizes": (20, 24, 28), "network": {"width": 3 / 8, "hidden": 256}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
     ("vgg", "cifar100"): {
         "every profile": CIFAR100,
         "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 28, "sizes": small_first(28, 32), "network": {"width": 3 / 8}},
+        "cpu": {"epochs": 28, "sizes": (20, 24, 32), "network": {"width": 3 / 8}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("vgg", "fashion"): {
         "every profile": FASHION,
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 12, "sizes": small_first(12, 28), "network": {"width": 3 / 8}},
+        "cpu": {"epochs": 12, "sizes": (20, 24, 28), "network": {"width": 3 / 8}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "cifar100"): {
         "every profile": CIFAR100,
         "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 12, "sizes": small_first(12, 32), "network": {"width": 1 / 4}},
+        "cpu": {"epochs": 12, "sizes": (20, 24, 32), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "fashion"): {
         "every profile": FASHION,
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 6, "sizes": small_first(6, 28), "network": {"width": 1 / 4}},
+        "cpu": {"epochs": 6, "sizes": (20, 24, 28), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("resnet", "cifar100"): {
         "every profile": CIFAR100,
         "smoke": CIFAR100_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 20, "sizes": small_first(20, 32), "network": {"depth": 20}},
+        "cpu": {"epochs": 20, "sizes": (20, 24, 32), "network": {"depth": 20}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
     ("resnet", "fashion"): {
         "every profile": FASHION,
         "smoke": FASHION_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 8, "sizes": small_first(8, 28), "network": {"depth": 20}},
+        "cpu": {"epochs": 8, "sizes": (20, 24, 28), "network": {"depth": 20}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
-}
-SHORT = {"epochs": 10, "sizes": small_first(10, 32)}
-PLAIN = SHORT | {"peak_lr": 0.05, "init": "He", "network": {"batch_norm": False}}
-
-
-def plain(**network) -> dict:
-    """The short schedule without batch norm, with another network."""
-    return PLAIN | {"network": PLAIN["network"] | network}
-
-
-PAPER = {"init": "He", "network": {"batch_norm": False, "lrn": True, "dropout": 0.5}}  # at our size
-
-VARIANTS = {
-    ("lenet", "mnist"): {"no-shift": {"shift": 0}},
-    ("alexnet", "cifar100"): {
-        "no-shift": {"shift": 0},
-        "short": SHORT,
-        "short-no-batch-norm": PLAIN,
-        "short-quarter-width": SHORT | {"network": {"width": 1 / 4}},
-        "short-three-eighths-width": SHORT | {"network": {"width": 3 / 8}},
-        "short-constant-lr": SHORT | {"schedule": "constant", "peak_lr": 0.05},
-        "short-no-smoothing": SHORT | {"label_smoothing": 0.0},
-        "short-decay-all": SHORT | {"decay": "all"},
-        "short-one-size": {"epochs": 6, "sizes": 32},  # as many minutes
-        "short-no-shift": SHORT | {"shift": 0},
-        "short-random-flip": SHORT | {"flip": "random"},
-        "short-no-flip": SHORT | {"flip": None},
-        "plain": plain(),  # short-no-batch-norm again, for runs in another precision
-        "plain-torch-init": plain() | {"init": None},
-        "plain-tanh": plain(activation="Tanh") | {"init": None},
-        "plain-tanh-he": plain(activation="Tanh"),
-        "plain-separate-pools": plain(overlapping=False),
-        "plain-dropout": plain(dropout=0.5),
-        "plain-lrn": plain(lrn=True),
-        **{
-            f"paper-lr-{lr}": PAPER | {"epochs": 4, "sizes": small_first(4, 32), "peak_lr": lr}
-            for lr in (0.02, 0.05, 0.1)
-        },
-        "paper": PAPER
-        | {"epochs": 12, "sizes": small_first(12, 32), "peak_lr": 0.05, "final": True},  # as many minutes
-    },
-    ("googlenet", "cifar100"): {"heads": {"network": {"heads": True}}},
 }
 
 
@@ -145,7 +97,16 @@ def recipe(model: str, data: str, profile: str, variant: str | None = None) -> d
     table, change = RECIPES[model, data], variants[variant] if variant else {}
     values = table["every profile"] | table[profile]
     network = network_defaults(model) | values["network"] | change.get("network", {})
-    return values | change | {"network": network}
+    values = values | change | {"network": network}
+    if isinstance(values.get("sizes"), tuple):
+        values["sizes"] = by_epoch(values["sizes"], values["epochs"])
+    return values
+
+
+def by_epoch(sizes: tuple[int, int, int], epochs: int) -> tuple[int, ...]:
+    """Image sizes by epoch: the first for half of the epochs, the second for a quarter, the last for the rest."""
+    half, quarter = epochs // 2, epochs // 4
+    return (sizes[0],) * half + (sizes[1],) * quarter + (sizes[2],) * (epochs - half - quarter)
 
 
 def he(model: nn.Module) -> None:
@@ -172,7 +133,7 @@ def triangular(optimizer, peak_lr, steps):
     )
 
 
-def parts(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
+def fit_arguments(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
     """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion.
 
     Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too); init

@@ -1,16 +1,24 @@
 """Device, precision, profile, seeds, and where things are."""
 
 import contextlib
+import functools
 import os
+import platform
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import platformdirs
-import torch
 
+if TYPE_CHECKING:  # torch takes seconds to import: only the functions that need it do
+    import torch
+
+NAME = "deep-dive-into-cnns"
 PROFILES = ("smoke", "cpu", "full")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = ("float32", "bfloat16", "float16")
+FAST = ("avx512_bf16", "amx_bf16")  # what a processor computes bfloat16 with
 
 
 def checkout() -> Path | None:
@@ -20,22 +28,45 @@ def checkout() -> Path | None:
 
 
 def runs() -> Path:
-    """Where training runs live: COURSE_RUNS, else the checkout's runs/, else ./runs."""
+    """Where training runs live: COURSE_RUNS, else the checkout's runs/ (or the user's), else ./runs."""
     if os.environ.get("COURSE_RUNS"):
         return Path(os.environ["COURSE_RUNS"]).expanduser()
-    return (checkout() or Path.cwd()) / "runs"
+    return own_folder(checkout() / "runs") if checkout() else Path.cwd() / "runs"
+
+
+@functools.cache
+def own_folder(folder: Path) -> Path:
+    """A folder of the checkout; where it may not be written, one of the user's of that name, said in one line."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if os.access(there, os.W_OK):
+        return folder
+    own = Path(platformdirs.user_data_dir(NAME)) / folder.name
+    print(f"{folder} may not be written; {own} is used in its place.")
+    return own
 
 
 def cache() -> Path:
     """Where decoded data sets live: COURSE_CACHE, else the user's cache folder of this system."""
     if os.environ.get("COURSE_CACHE"):
         return Path(os.environ["COURSE_CACHE"]).expanduser()
-    return Path(platformdirs.user_cache_dir("deep-dive-into-cnns"))
+    return Path(platformdirs.user_cache_dir(NAME))
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A temporary path that becomes `file` when the block ends, and is removed where it fails."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def profile() -> str:
-    """`smoke`, `cpu` or `full`: COURSE_PROFILE, else `full` where CUDA is found, else `cpu`."""
-    name = os.environ.get("COURSE_PROFILE") or ("full" if torch.cuda.is_available() else "cpu")
+    """`smoke`, `cpu` or `full`: COURSE_PROFILE, else `cpu`. Raises ValueError for another name."""
+    name = os.environ.get("COURSE_PROFILE") or "cpu"
     if name not in PROFILES:
         raise ValueError(
             f"COURSE_PROFILE is {name!r}; expected one of {', '.join(PROFILES)}. Set it to one of them."
@@ -43,11 +74,16 @@ def profile() -> str:
     return name
 
 
-def device() -> torch.device:
-    """CUDA, then Apple's mps, then the processor."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def device() -> "torch.device":
+    """COURSE_DEVICE, else CUDA, then Apple's mps, then the processor. Raises ValueError for one that is not here."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = os.environ.get("COURSE_DEVICE") or next(name for name in here if here[name])
+    if not here.get(name.split(":")[0]):
+        known = ", ".join(name for name in here if here[name])
+        raise ValueError(f"COURSE_DEVICE is {name!r}; expected one of {known} on this machine. Unset it.")
+    return torch.device(name)
 
 
 def precision(name: str = "auto") -> str:
@@ -56,33 +92,46 @@ def precision(name: str = "auto") -> str:
     name: one of them, or `auto`: bfloat16 where the hardware computes in it, float16 on older CUDA, else float32.
     Raises ValueError for another name.
     """
+    import torch
+
     if name in PRECISIONS:
         return name
     if name != "auto":
         raise ValueError(f"precision is {name!r}; expected 'auto' or one of {', '.join(PRECISIONS)}.")
     if device().type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    if device().type == "cpu":
-        flags = getattr(torch.cpu, "get_capabilities", dict)()
-        return "bfloat16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "float32"
-    return "float32"
+    return "bfloat16" if device().type == "cpu" and computes_fast() else "float32"
+
+
+def computes_fast() -> list[str]:
+    """Which of FAST this processor has; none where torch is too old to say."""
+    import torch
+
+    flags = getattr(torch.cpu, "get_capabilities", dict)()
+    return [name for name in FAST if flags.get(name)]
 
 
 def autocast(name: str) -> contextlib.AbstractContextManager:
     """The context in which a forward pass computes in the precision `name` (a result of `precision`)."""
+    import torch
+
     if name == "float32":
         return torch.autocast(device().type, enabled=False)
-    return torch.autocast(device().type, dtype=PRECISIONS[name])
+    return torch.autocast(device().type, dtype=getattr(torch, name))
 
 
 def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and torch's generators (all devices)."""
+    import torch
+
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def processor() -> str:
-    """The processor's name as the system gives it, and the cores that torch computes with."""
-    name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or "unknown processor"
-    return f"{name}, {torch.get_num_threads()} cores"
+    """The processor's name and what it computes fast: `AMD EPYC (avx512_bf16)`."""
+    import torch
+
+    name = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.processor()
+    return f"{name or 'unknown processor'} ({', '.join(computes_fast()) or 'float32'})"

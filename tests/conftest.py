@@ -4,6 +4,7 @@ import collections
 import os
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("COURSE_PROFILE", "smoke")
@@ -23,3 +24,15 @@ def pytest_terminal_summary(terminalreporter):
             seconds[notebook.split("::")[0]] += getattr(report, "duration", 0)
     for notebook, total in sorted(seconds.items()):
         terminalreporter.write_line(f"{total:6.1f} s  {notebook}")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout without results, and an empty folder of runs."""
+    from course_utils import settings
+
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    for name in ("data/results", "data/weights", "benchmarks"):
+        (tmp_path / "checkout" / name).mkdir(parents=True)
+    return tmp_path / "checkout"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from course_utils import results, settings
+from course_utils import ledger, settings
 from course_utils.models import MODELS
 from course_utils.recipes import recipe
 
@@ -27,8 +27,8 @@ def put(variant, seed, top1, precision="bfloat16", version=None):
     values = recipe("alexnet", "cifar100", "cpu", variant)
     record = {"seed": seed, "precision": precision, "minutes": 4.0 + seed, "val": {"top1": top1}}
     record["recipe"] = values | ({"version": version} if version else {})
-    name = results.run_name("alexnet", "cifar100", "cpu", variant, seed)
-    results.write_json(record, results.folder("results") / f"{name}.json")
+    name = ledger.run_name("alexnet", "cifar100", "cpu", variant, seed)
+    ledger.write_json(record, ledger.folder("results") / f"{name}.json")
 
 
 def test_a_run_is_repeated_or_one_of_another_kind_is_taken(bench, monkeypatch):
@@ -73,7 +73,7 @@ def test_the_loop_is_timed_twice_on_one_machine_or_taken_from_another(bench, mon
         raise InterruptedError
 
     monkeypatch.setattr(bench, "make_loaders", timed)
-    found = {"machine": results.machine(), "precision": settings.precision(), "steps": []}
+    found = {"machine": ledger.machine(), "precision": settings.precision(), "steps": []}
     assert bench.speed(found) is found
     for other in ({}, found | {"precision": "float16"}, found | {"machine": {"cpu": "another"}}):
         with pytest.raises(InterruptedError):
@@ -85,7 +85,7 @@ def test_the_divisors_are_not_those_of_the_layers(bench, monkeypatch, size):
     assert bench.lrn_divisors([1.0, 2.0]) == [1.0, 2.0]
     model = MODELS["alexnet"](width=1 / 8, lrn=True, batch_norm=False)
     few = [(size * torch.randn(4, 3, 20, 20, generator=torch.Generator().manual_seed(0)), None)]
-    monkeypatch.setattr(results, "load_weights", lambda name: model)
+    monkeypatch.setattr(ledger, "load_weights", lambda name: model)
     monkeypatch.setattr(bench, "make_loaders", lambda *args: SimpleNamespace(val=few))
     low, high = bench.lrn_divisors([])
     assert low == pytest.approx(2**0.75, rel=1e-3) if size < 1 else high > 10

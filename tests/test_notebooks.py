@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+from prose import rewrite  # noqa: E402
+
 import notebooks as tools  # noqa: E402
-from course_utils.results import rewrite  # noqa: E402
 
 LESSONS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 HOME = re.compile(r"# (course_utils/[\w/]+\.py)\n")

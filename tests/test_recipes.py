@@ -15,6 +15,7 @@ from torch import nn
 from course_utils import recipes
 from course_utils.models import MODELS
 from course_utils.settings import PROFILES
+from course_utils.variants import VARIANTS
 
 SNAPSHOT = Path(__file__).with_name("recipes.json")
 
@@ -23,7 +24,7 @@ def current():
     """Version and digest of the values of every recipe, by a name of four words."""
     found = {}
     for (model, data), profile in ((pair, p) for pair in recipes.RECIPES for p in PROFILES):
-        for variant in (None, *recipes.VARIANTS.get((model, data), ())):
+        for variant in (None, *VARIANTS.get((model, data), ())):
             values = recipes.recipe(model, data, profile, variant)
             digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
             found[f"{model} {data} {profile} {variant or '-'}"] = {
@@ -61,7 +62,7 @@ def test_a_recipe_is_not_the_table_changed_by_profile_and_variant(monkeypatch):
         "full": {},
     }
     monkeypatch.setitem(recipes.RECIPES, ("resnet", "d"), table)
-    monkeypatch.setitem(recipes.VARIANTS, ("resnet", "d"), {"v": {"c": 3, "network": {"width": 5}}, "w": {}})
+    monkeypatch.setitem(VARIANTS, ("resnet", "d"), {"v": {"c": 3, "network": {"width": 5}}, "w": {}})
     network = {"depth": 14, "width": 5, "shortcut": "A"}  # the table's, the variant's, the function's default
     assert recipes.recipe("resnet", "d", "smoke", "v") == {"a": 1, "b": 2, "c": 3, "network": network}
     default = every | {"network": {"depth": 20, "width": 1, "shortcut": "A"}}
@@ -129,31 +130,31 @@ def test_the_schedule_peaks_elsewhere_or_does_not_end_at_zero():
 
 def test_the_parts_of_a_training_ignore_the_recipe():
     values = {"peak_lr": 0.3, "weight_decay": 0.02, "epochs": 4, "label_smoothing": 0.1, "network": {}}
-    made = recipes.parts(small(), values, 5)
+    made = recipes.fit_arguments(small(), values, 5)
     assert made["epochs"] == 4 and made["scheduler"].total_steps == 20
     assert made["optimizer"].param_groups[0]["weight_decay"] == 0.02
     assert made["optimizer"].param_groups[0]["max_lr"] == 0.3
     z, y = torch.randn(5, 3), torch.arange(5) % 3
     smooth = -(0.9 * z.log_softmax(1)[range(5), y] + 0.1 * z.log_softmax(1).mean(1)).mean()
     torch.testing.assert_close(made["criterion"](z, y), smooth)
-    changed = recipes.parts(small(), values | {"decay": "all", "schedule": "constant"}, 5)
+    changed = recipes.fit_arguments(small(), values | {"decay": "all", "schedule": "constant"}, 5)
     assert changed["scheduler"] is None
     assert [(g["lr"], g["weight_decay"]) for g in changed["optimizer"].param_groups] == [(0.3, 0.02)] * 2
-    with_heads = recipes.parts(small(), values | {"network": {"heads": True}}, 5)["criterion"]
+    with_heads = recipes.fit_arguments(small(), values | {"network": {"heads": True}}, 5)["criterion"]
     torch.testing.assert_close(with_heads((z, z, z), y), 1.6 * smooth)
 
 
 def test_small_images_do_not_come_first():
-    assert recipes.small_first(8, 32) == (20, 20, 20, 20, 24, 24, 32, 32)
-    assert recipes.small_first(3, 28) == (20, 28, 28)
+    assert recipes.by_epoch((20, 24, 32), 8) == (20, 20, 20, 20, 24, 24, 32, 32)
+    assert recipes.by_epoch((20, 24, 28), 3) == (20, 28, 28)
     for epochs in range(1, 40):
-        sizes = recipes.small_first(epochs, 32)
+        sizes = recipes.by_epoch((20, 24, 32), epochs)
         assert len(sizes) == epochs and sizes[-1] == 32 and list(sizes) == sorted(sizes)
 
 
 @pytest.mark.parametrize("pair", recipes.RECIPES)
 def test_the_sizes_of_a_recipe_do_not_match_its_epochs(pair):
-    for profile, variant in itertools.product(PROFILES, (None, *recipes.VARIANTS.get(pair, ()))):
+    for profile, variant in itertools.product(PROFILES, (None, *VARIANTS.get(pair, ()))):
         values = recipes.recipe(*pair, profile, variant)
         assert isinstance(values["sizes"], int) or len(values["sizes"]) == values["epochs"]
 

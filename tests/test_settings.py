@@ -55,6 +55,7 @@ def test_processor_flag_read_by_value_not_by_key(machine, flags, expected):
 def test_torch_without_get_capabilities_falls_back_to_float32(machine, monkeypatch):
     machine()
     monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(settings.platform, "processor", lambda: "")
     assert settings.precision() == "float32"
     assert "unknown processor" in settings.processor()
 
@@ -74,14 +75,12 @@ def test_autocast_computes_in_the_named_precision(machine, name, dtype):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
-def test_profile_follows_the_variable_then_cuda(machine, monkeypatch):
+def test_long_recipes_taken_unasked_on_a_graphics_card(machine, monkeypatch):
     for name in ("smoke", "cpu", "full"):
         monkeypatch.setenv("COURSE_PROFILE", name)
         assert settings.profile() == name
     monkeypatch.delenv("COURSE_PROFILE")
     machine(cuda=True)
-    assert settings.profile() == "full"
-    machine(mps=True)
     assert settings.profile() == "cpu"
     monkeypatch.setenv("COURSE_PROFILE", "fast")
     with pytest.raises(ValueError, match="'fast'; expected one of smoke, cpu, full") as error:
@@ -103,6 +102,59 @@ def test_runs_and_cache_follow_variable_checkout_and_working_folder(monkeypatch,
     monkeypatch.setattr(settings, "checkout", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert settings.runs() == tmp_path / "runs"
+
+
+def test_a_course_folder_that_may_not_be_written_is_written_or_silently_replaced(
+    monkeypatch, tmp_path, capsys
+):
+    (tmp_path / "teacher").mkdir()
+    monkeypatch.delenv("COURSE_RUNS")
+    monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "teacher")
+    monkeypatch.setattr(settings.platformdirs, "user_data_dir", lambda name: str(tmp_path / "own" / name))
+    monkeypatch.setattr(
+        settings.os, "access", lambda place, mode: tmp_path / "teacher" not in (place, *place.parents)
+    )
+    own = tmp_path / "own/deep-dive-into-cnns/runs"
+    assert settings.runs() == settings.runs() == own
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path}/teacher/runs may not be written; {own} is used in its place.\n"
+    )
+
+
+def test_a_file_appears_half_written_or_leaves_a_part_behind(tmp_path):
+    file = tmp_path / "new" / "a.txt"
+    with settings.whole(file) as part:
+        part.write_text("one")
+        assert not file.exists()
+    with pytest.raises(OSError), settings.whole(file) as part:
+        part.write_text("tw")
+        raise OSError("disk full")
+    assert file.read_text() == "one" and list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("wanted", ["cpu", "mps", "cuda"])
+def test_the_readers_choice_of_device_is_ignored(machine, monkeypatch, wanted):
+    machine(cuda=True, mps=True)
+    monkeypatch.setenv("COURSE_DEVICE", wanted)
+    assert settings.device().type == wanted
+
+
+def test_a_device_that_is_not_here_is_chosen(machine, monkeypatch):
+    machine(mps=True)
+    for name in ("cuda", "tpu"):
+        monkeypatch.setenv("COURSE_DEVICE", name)
+        with pytest.raises(ValueError, match=f"COURSE_DEVICE is '{name}'; expected one of mps, cpu") as error:
+            settings.device()
+        assert "\n" not in str(error.value)
+
+
+def test_two_processors_of_one_name_are_told_apart(machine):
+    flags = {"cpu_name": "AMD EPYC"}
+    machine(flags=flags | {"avx512_bf16": True, "amx_bf16": False})
+    assert settings.processor() == "AMD EPYC (avx512_bf16)"
+    machine(flags=flags)
+    assert settings.processor() == "AMD EPYC (float32)"
 
 
 def test_checkout_needs_both_pyproject_and_data(monkeypatch, tmp_path):

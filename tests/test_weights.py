@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from course_utils import results
+from course_utils import ledger
 from course_utils.data import make_loaders
 from course_utils.training import evaluate
 
-FILES = sorted(results.folder("weights").glob("*.safetensors"))
+FILES = sorted(ledger.folder("weights").glob("*.safetensors"))
 HERE = (
     "mnist",
     "fashion",
@@ -19,7 +19,7 @@ HERE = (
 
 def right(name):
     """Test images that a shipped network gets right here, and by its file."""
-    net = results.load_weights(name)
+    net = ledger.load_weights(name)
     sizes = json.loads(net.facts["recipe"])["sizes"]
     test = make_loaders(net.facts["dataset"], sizes=sizes).test
     assert test.arrays.complete
@@ -28,7 +28,7 @@ def right(name):
 
 def test_a_file_is_too_large_or_lacks_a_fact():
     for file in FILES:
-        facts = results.load_weights(file.stem).facts
+        facts = ledger.load_weights(file.stem).facts
         assert file.stat().st_size <= 4e6
         assert {"dataset", "recipe", "test_correct", "seed", "commit", "digest", "network"} <= set(facts)
         assert file.stem == f"{facts['model']}-{facts['dataset']}"

@@ -25,6 +25,9 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's package
+from course_utils.settings import whole  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
 COLAB = """\
@@ -61,9 +64,8 @@ def read(path: Path) -> nbformat.NotebookNode:
 
 def write(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Write a lesson to a temporary name, then rename."""
-    part = path.with_name(f"{path.name}.part")
-    nbformat.write(notebook, part)
-    os.replace(part, path)
+    with whole(path) as part:
+        nbformat.write(notebook, part)
 
 
 def lessons(names: list[str] = ()) -> list[Path]:
@@ -113,7 +115,7 @@ def picture(cell: nbformat.NotebookNode) -> bytes:
 
 def execute(names: list[str]) -> None:
     """Run lessons in `cpu` and store them with their outputs, stamp and times."""
-    from course_utils.results import folder, write_json
+    from course_utils.ledger import folder, write_json
     from course_utils.settings import processor
 
     times_file = folder("results") / "lessons.json"
@@ -201,7 +203,7 @@ def render(names: list[str]) -> None:
 
 def results(_: list[str]) -> None:
     """Write the ledger's numbers into the lessons' prose and the README."""
-    from course_utils.results import rewrite
+    from prose import rewrite
 
     readme = ROOT / "README.md"
     readme.write_text(rewrite(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
@@ -243,7 +245,7 @@ def course(_: list[str]) -> None:
         print(f"{path.stem} in smoke ...", flush=True)
         rows.append((path.stem, f"every cell ran, {run(path, 'smoke')[1]:.0f} s in smoke"))
     os.environ["COURSE_PROFILE"] = "cpu"
-    from course_utils.train import train
+    from course_utils.experiment import train
 
     result = train("lenet", "mnist")
     test = result["test"]

@@ -7,10 +7,14 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from torchvision import datasets
 
-from course_utils import sources
-from course_utils.arrays import load_arrays, mean_and_std
-from course_utils.data import validation_split
-from course_utils.published import CIFAR10_CLASSES, CIFAR100_CLASSES, CIFAR100_COARSE, CIFAR100_COARSE_CLASSES
+from course_utils.data import sources, validation_split
+from course_utils.data.arrays import load_arrays, mean_and_std
+from course_utils.data.published import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    CIFAR100_COARSE,
+    CIFAR100_COARSE_CLASSES,
+)
 
 ROOT = Path(os.environ["COURSE_DATA"])
 PARQUET = {

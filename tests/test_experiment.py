@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from course_utils import __main__ as command_line
-from course_utils import recipes, results, settings, sources, standin, train
-from course_utils.data import Arrays, TensorLoader, make_loaders
-from course_utils.sources import content_digest
+from course_utils import experiment, ledger, recipes, settings
+from course_utils.data import Arrays, TensorLoader, make_loaders, sources, standin
+from course_utils.data.sources import content_digest
 from course_utils.training import train_epoch
+from course_utils.variants import VARIANTS
 
 COMMAND = "train --model lenet --data mnist --profile smoke --seed 3"
 FIELDS = {
@@ -46,7 +47,7 @@ def digits(split, name="mnist", per_class=40, complete=False):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(train, "load_arrays", lambda name, split: digits(split))
+    monkeypatch.setattr(experiment, "load_arrays", lambda name, split: digits(split))
 
 
 def run(arguments, monkeypatch, capsys):
@@ -60,7 +61,7 @@ def run(arguments, monkeypatch, capsys):
 
 
 def test_the_result_file_lacks_a_field_or_holds_another_value(small, runs, capsys):
-    made = train.train("lenet", "mnist")
+    made = experiment.train("lenet", "mnist")
     (file,) = runs.glob("*.json")
     stored = json.loads(file.read_text())
     assert file.name == "lenet-mnist-smoke-s0.json" and stored == made
@@ -73,7 +74,7 @@ def test_the_result_file_lacks_a_field_or_holds_another_value(small, runs, capsy
         "train_size": 10 * (40 - 4),
     }
     assert sorted(stored["test"]) == sorted("top1 top5 loss correct total top1_flip".split())
-    net = results.MODELS["lenet"]()
+    net = experiment.MODELS["lenet"]()
     net.load_state_dict(torch.load(runs / "lenet-mnist-smoke-s0.pt", weights_only=True)["model"])
     x, y = next(iter(make_loaders((digits("train"), digits("test")), 32).test))
     right = (net.eval()(x.cpu()).argmax(1) == y.cpu()).sum().item()
@@ -93,15 +94,15 @@ def test_a_run_that_is_finished_trains_again(small, monkeypatch, capsys, runs):
 
 
 def test_a_finished_run_reads_the_test_set_again_or_gets_another_origin(small, monkeypatch, capsys, runs):
-    first = train.train("lenet", "mnist")
-    monkeypatch.setattr(results, "today_and_commit", lambda: {"date": "2099-01-01", "commit": "another"})
-    monkeypatch.setattr(results, "machine", lambda: {"cpu": "another"})
-    monkeypatch.setattr(train, "test_scores", lambda *a: pytest.fail("the test set is read twice"))
-    assert train.train("lenet", "mnist") == first
-    monkeypatch.setattr(train, "test_scores", lambda *a: {"correct": 1})
+    first = experiment.train("lenet", "mnist")
+    monkeypatch.setattr(ledger, "today_and_commit", lambda: {"date": "2099-01-01", "commit": "another"})
+    monkeypatch.setattr(ledger, "machine", lambda: {"cpu": "another"})
+    monkeypatch.setattr(experiment, "test_scores", lambda *a: pytest.fail("the test set is read twice"))
+    assert experiment.train("lenet", "mnist") == first
+    monkeypatch.setattr(experiment, "test_scores", lambda *a: {"correct": 1})
     changed = recipes.RECIPES["lenet", "mnist"]["smoke"] | {"epochs": 2}
     monkeypatch.setitem(recipes.RECIPES["lenet", "mnist"], "smoke", changed)
-    again = train.train("lenet", "mnist")
+    again = experiment.train("lenet", "mnist")
     assert (again["commit"], again["test"], again["epochs"]) == ("another", {"correct": 1}, 2)
 
 
@@ -110,14 +111,14 @@ def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
     stored = json.loads((runs / "lenet-mnist-smoke-no-shift-s3.json").read_text())
     assert code == 0 and stored["test"] is None and "test set not read" in out
     assert stored["recipe"]["shift"] == 0 and stored["variant"] == "no-shift"
-    final = recipes.VARIANTS["lenet", "mnist"]["no-shift"] | {"final": True}
-    monkeypatch.setitem(recipes.VARIANTS["lenet", "mnist"], "no-shift", final)
-    assert train.train("lenet", "mnist", "no-shift")["test"]["total"] == 400
+    final = VARIANTS["lenet", "mnist"]["no-shift"] | {"final": True}
+    monkeypatch.setitem(VARIANTS["lenet", "mnist"], "no-shift", final)
+    assert experiment.train("lenet", "mnist", "no-shift")["test"]["total"] == 400
 
 
 def test_a_variant_with_hes_first_weights_starts_from_torchs(small, monkeypatch, capsys, runs):
-    monkeypatch.setitem(recipes.VARIANTS["lenet", "mnist"], "he", {"init": "He", "peak_lr": 0.0})
-    train.train("lenet", "mnist", "he")  # at rate 0 it ends where it starts
+    monkeypatch.setitem(VARIANTS["lenet", "mnist"], "he", {"init": "He", "peak_lr": 0.0})
+    experiment.train("lenet", "mnist", "he")  # at rate 0 it ends where it starts
     weights = load_file(runs / "lenet-mnist-smoke-he-s0.safetensors")
     assert weights["fc1.weight"].std().item() == pytest.approx(
         math.sqrt(2 / 400), rel=0.02
@@ -133,7 +134,7 @@ def test_a_variant_with_hes_first_weights_starts_from_torchs(small, monkeypatch,
 def test_the_ledger_takes_smoke_the_stand_in_or_a_part(
     name, complete, profile, said, monkeypatch, capsys, tmp_path
 ):
-    monkeypatch.setattr(train, "load_arrays", lambda _, split: digits(split, name, complete=complete))
+    monkeypatch.setattr(experiment, "load_arrays", lambda _, split: digits(split, name, complete=complete))
     monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
     error, out = run(f"train --model lenet --data mnist --profile {profile} --record", monkeypatch, capsys)
     assert said in error and out == "" and list(tmp_path.rglob("*.*")) == []
@@ -141,16 +142,16 @@ def test_the_ledger_takes_smoke_the_stand_in_or_a_part(
 
 def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch, tmp_path, capsys, runs):
     parts = {"train": digits("train", per_class=510, complete=True), "test": digits("test", complete=True)}
-    monkeypatch.setattr(train, "load_arrays", lambda name, split: parts[split])
+    monkeypatch.setattr(experiment, "load_arrays", lambda name, split: parts[split])
     (tmp_path / "checkout").mkdir()
     monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
     monkeypatch.setitem(recipes.RECIPES["lenet", "mnist"], "cpu", {"epochs": 1, "batch_size": 10})
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
-    made = train.train("lenet", "mnist", record=True)
-    ledger = tmp_path / "checkout/data/results/lenet-mnist-cpu-s0.json"
-    assert json.loads(ledger.read_text()) == made == json.loads((runs / ledger.name).read_text())
+    made = experiment.train("lenet", "mnist", record=True)
+    recorded = tmp_path / "checkout/data/results/lenet-mnist-cpu-s0.json"
+    assert json.loads(recorded.read_text()) == made == json.loads((runs / recorded.name).read_text())
     assert made["data"]["complete"] is True and made["data"]["train_size"] == 100
-    net = results.load_weights("lenet-mnist")
+    net = ledger.load_weights("lenet-mnist")
     x, y = next(iter(make_loaders(tuple(parts.values()), 10).test))
     assert net.facts["test_correct"] == str((net(x.cpu()).argmax(1) == y.cpu()).sum().item())
     assert net.facts["digest"] == parts["train"].digest and json.loads(net.facts["recipe"]) == made["recipe"]
@@ -158,7 +159,7 @@ def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch,
     assert all(torch.equal(t, trained[name].half().float()) for name, t in net.state_dict().items())
     shipped = tmp_path / "checkout/data/weights/lenet-mnist.safetensors"
     weights = shipped.read_bytes()
-    train.train("lenet", "mnist", seed=1, record=True)  # only seed 0 is shipped
+    experiment.train("lenet", "mnist", seed=1, record=True)  # only seed 0 is shipped
     unchanged = (
         shipped.read_bytes() == weights
     )  # outside the assert: pytest takes minutes to compare long bytes
@@ -242,7 +243,7 @@ def test_the_command_fails_for_a_network_or_writes_less_than_result_curve_and_we
     assert stored["test"]["total"] == 1000 and 0 <= stored["test"]["top1_flip"] <= 1
     assert (runs / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
     trained = torch.load(runs / f"{stem}.pt", weights_only=True)["model"]
-    again = results.load_weights(stem)
+    again = ledger.load_weights(stem)
     assert all(torch.equal(t, trained[key]) for key, t in again.state_dict().items())
     loader = make_loaders(data, 64, limit=1000, sizes=values["sizes"]).test
     assert loader.size == values["sizes"][-1] and len(loader.arrays.classes) == classes
@@ -256,9 +257,11 @@ def test_the_variant_with_heads_does_not_train_them(monkeypatch, capsys, runs):
         "train --model googlenet --data cifar100 --profile smoke --variant heads", monkeypatch, capsys
     )
     assert code == 0 and "auxiliary heads" in out and "test set not read" in out
-    again = results.load_weights(f"googlenet-{standin.NAME}-smoke-heads-s0")
+    again = ledger.load_weights(f"googlenet-{standin.NAME}-smoke-heads-s0")
     settings.seed_all(0)
-    first = dict(train.MODELS["googlenet"](**json.loads(again.facts["network"])).heads.named_parameters())
+    first = dict(
+        experiment.MODELS["googlenet"](**json.loads(again.facts["network"])).heads.named_parameters()
+    )
     trained = dict(again.heads.named_parameters())
     assert len(again.heads) == 2 and first.keys() == trained.keys()
     assert all(p.isfinite().all() and not torch.equal(p, first[name]) for name, p in trained.items())
@@ -274,9 +277,9 @@ def test_a_full_recipe_cannot_be_trained(pair):
     arrays = Arrays(images, np.arange(256) % classes, tuple(map(str, range(classes))), pair[1])
     loader = TensorLoader(arrays, values["batch_size"], train=True, shift=values["shift"], flip=values["flip"],
                           sizes=values["sizes"])  # fmt: skip
-    net = train.MODELS[pair[0]](num_classes=classes, in_channels=images.shape[1], **values["network"])
+    net = experiment.MODELS[pair[0]](num_classes=classes, in_channels=images.shape[1], **values["network"])
     net.to(settings.device(), memory_format=torch.channels_last)
-    fitting = recipes.parts(net, values, len(loader))
+    fitting = recipes.fit_arguments(net, values, len(loader))
     before = [p.detach().clone() for p in net.parameters()]
     batches = list(itertools.islice(itertools.chain(loader, loader), 3))
     how = {"scheduler": fitting["scheduler"], "precision": settings.precision()}
@@ -290,7 +293,7 @@ def test_a_full_recipe_cannot_be_trained(pair):
 
 def test_the_expected_time_is_not_steps_by_their_time_or_disturbs_the_training(small, monkeypatch):
     values = recipes.recipe("alexnet", "fashion", "smoke") | {"epochs": 4, "sizes": (20, 20, 24, 28)}
-    net = train.MODELS["alexnet"](num_classes=10, in_channels=1, **values["network"])
+    net = experiment.MODELS["alexnet"](num_classes=10, in_channels=1, **values["network"])
     loaders = make_loaders((digits("train"), digits("test")), 32, sizes=values["sizes"])
     calls, seconds = (
         [],
@@ -302,10 +305,10 @@ def test_the_expected_time_is_not_steps_by_their_time_or_disturbs_the_training(s
         calls.append(work)
         return next(seconds)
 
-    monkeypatch.setattr(train, "median_seconds", timed)
+    monkeypatch.setattr(experiment, "median_seconds", timed)
     torch.manual_seed(5)
     before = torch.get_rng_state(), {name: t.clone() for name, t in net.state_dict().items()}
-    minutes = train.expected_minutes(net, loaders, values)
+    minutes = experiment.expected_minutes(net, loaders, values)
     assert len(calls) == 2 * 3
     train_steps, val_steps = len(loaders.train), len(loaders.val)
     assert 60 * minutes == pytest.approx(train_steps * (2 * 1 + 10 + 100) + val_steps * (2 * 0.5 + 0.7 + 0.9))
@@ -315,5 +318,5 @@ def test_the_expected_time_is_not_steps_by_their_time_or_disturbs_the_training(s
 
 def test_the_median_counts_the_warm_up(monkeypatch):
     clock = iter([0, 90, 100, 190, 200, 203, 300, 301, 400, 402])
-    monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
-    assert train.median_seconds(lambda: None, warm=2, repeats=3) == 2
+    monkeypatch.setattr(experiment.time, "perf_counter", lambda: next(clock))
+    assert experiment.median_seconds(lambda: None, warm=2, repeats=3) == 2

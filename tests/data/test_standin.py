@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from course_utils import sources, standin
-from course_utils.arrays import load_arrays
-from course_utils.standin import NAME, TINTS
+from course_utils.data import sources, standin
+from course_utils.data.arrays import load_arrays
+from course_utils.data.standin import NAME, TINTS
 
 WORD = 0xFFFFFFFF
 DIGESTS = {  # committed with the recipe

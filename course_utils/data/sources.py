@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course_utils.published import PUBLISHED
+from course_utils.data.published import PUBLISHED
 from course_utils.settings import cache, checkout
 
 SOCKET_SECONDS = 20  # torchvision's downloads have no time-out of their own

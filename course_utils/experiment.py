@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from course_utils import explain, plots, results, settings, standin
-from course_utils.data import Loaders, TensorLoader, load_arrays, make_loaders
+from course_utils import explain, ledger, plots, settings
+from course_utils.data import Loaders, TensorLoader, load_arrays, make_loaders, standin
 from course_utils.models import MODELS, label
-from course_utils.recipes import he, parts, recipe
+from course_utils.recipes import fit_arguments, he, recipe
 from course_utils.training import evaluate, fit, train_epoch
 
 
@@ -35,9 +35,9 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     if record and (arrays[0].name == standin.NAME or not all(a.complete for a in arrays)):
         raise ValueError(f"--record with {arrays[0].name}: the ledger takes whole published sets.")
     if record:
-        results.folder("results")  # raises outside a checkout
-    name = results.run_name(model, arrays[0].name, profile, variant, seed)
-    origin = {"machine": results.machine(), **results.today_and_commit()}
+        ledger.folder("results")  # raises outside a checkout
+    name = ledger.run_name(model, arrays[0].name, profile, variant, seed)
+    origin = {"machine": ledger.machine(), **ledger.today_and_commit()}
     settings.seed_all(seed)
     network = {
         "num_classes": len(arrays[0].classes),
@@ -60,7 +60,11 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
             f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps."
         )
     history = fit(
-        net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **parts(net, values, len(loaders.train))
+        net,
+        loaders.train,
+        val=loaders.val,
+        checkpoint=f"{name}.pt",
+        **fit_arguments(net, values, len(loaders.train)),
     )
     if not history["complete"]:
         raise KeyboardInterrupt
@@ -79,12 +83,12 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     whole = values["limit"] is None and arrays[0].complete
     facts = {"digest": arrays[0].digest, "complete": whole, "train_size": len(loaders.train.arrays)}
     result |= {"precision": settings.precision(), "data": facts, "history": history}
-    results.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
+    ledger.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
     seen = f"{title}, seed {seed}: validation {result['val']['top1']:.2%} after {values['epochs']} epochs"
     plots.show_history(history, seen, settings.runs() / f"{name}.png")
-    results.write_json(result, settings.runs() / f"{name}.json")
+    ledger.write_json(result, settings.runs() / f"{name}.json")
     if record:
-        results.write_json(result, results.folder("results") / f"{name}.json")
+        ledger.write_json(result, ledger.folder("results") / f"{name}.json")
         if variant is None and profile == "cpu" and seed == 0:
             ship(net, network, result, loaders.test)
     return result
@@ -105,7 +109,7 @@ def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> fl
     seconds, sizes = 0.0, loaders.train.sizes
     with torch.random.fork_rng():
         twin = copy.deepcopy(net).to(settings.device(), memory_format=torch.channels_last)
-        fitting = parts(twin, values, len(loaders.train))
+        fitting = fit_arguments(twin, values, len(loaders.train))
         how = (fitting["criterion"], fitting["optimizer"])
         epochs_at = Counter(sizes[min(epoch, len(sizes) - 1)] for epoch in range(values["epochs"]))
         for size, epochs in epochs_at.items():
@@ -145,5 +149,5 @@ def ship(net: torch.nn.Module, network: dict, result: dict, loader: TensorLoader
     """Round the weights to float16, count what the rounded network gets right, and ship it in data/weights/."""
     net.half().float()
     facts = weight_facts(result, network) | {"test_correct": str(evaluate(net, loader)["correct"])}
-    file = results.folder("weights") / f"{result['model']}-{result['dataset']}.safetensors"
-    results.save_weights(net.half(), file, facts)
+    file = ledger.folder("weights") / f"{result['model']}-{result['dataset']}.safetensors"
+    ledger.save_weights(net.half(), file, facts)

@@ -1,6 +1,5 @@
-"""Splits and loaders; the sets themselves come from arrays.py and are imported from here too."""
+"""Loaders: a data set as batches on the device, shifted and mirrored."""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,41 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course_utils import settings, sources
-from course_utils.arrays import Arrays, load_arrays, mean_and_std, take
-from course_utils.published import CIFAR100_COARSE, CIFAR100_COARSE_CLASSES
-from course_utils.sources import DataError
-
-__all__ = ["CIFAR100_COARSE", "CIFAR100_COARSE_CLASSES", "Arrays", "DataError", "Loaders", "TensorLoader"]
-__all__ += ["load_arrays", "make_loaders", "mean_and_std", "take", "validation_split"]
-
-
-def validation_split(arrays: Arrays) -> tuple[Arrays, Arrays]:
-    """(rest, validation): of each class the images whose SHA-256 is smallest, whatever the order of the set.
-
-    A complete set gives 5,000 images, as many of each class; another gives a tenth of each class, at least one.
-    """
-    digests = np.array(
-        [int.from_bytes(d[:8], "big") for d in sources.sample_digests(arrays.images, arrays.labels)],
-        np.uint64,
-    )
-    chosen = np.zeros(len(arrays), bool)
-    for label in range(len(arrays.classes)):
-        here = np.flatnonzero(arrays.labels == label)
-        count = 5000 // len(arrays.classes) if arrays.complete else max(1, len(here) // 10)
-        chosen[here[np.argsort(digests[here], kind="stable")[:count]]] = True
-    rest, validation = (take(arrays, np.flatnonzero(rows), complete=True) for rows in (~chosen, chosen))
-    return rest, dataclasses.replace(validation, split="validation")
-
-
-def first_of_each(arrays: Arrays, limit: int) -> Arrays:
-    """The first `limit` images with as many of each class, in their order. Raises ValueError below one a class."""
-    per_class = limit // len(arrays.classes)
-    if per_class < 1:
-        raise ValueError(f"limit is {limit}; expected at least {len(arrays.classes)}, one image a class.")
-    rows = [np.flatnonzero(arrays.labels == label)[:per_class] for label in range(len(arrays.classes))]
-    index = np.sort(np.concatenate(rows))
-    return take(arrays, index, complete=len(index) == len(arrays))
+from course_utils import settings
+from course_utils.data.arrays import Arrays, first_of_each, load_arrays, mean_and_std, validation_split
 
 
 class TensorLoader:

@@ -10,19 +10,9 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from course_utils import results, settings
+from course_utils import ledger, settings
 from course_utils.data import Arrays
 from course_utils.models import MODELS
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout without results, and an empty folder of runs."""
-    monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
-    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
-    for name in ("data/results", "data/weights", "benchmarks"):
-        (tmp_path / "checkout" / name).mkdir(parents=True)
-    return tmp_path / "checkout"
 
 
 def record(seed, top1, **changes):
@@ -35,18 +25,18 @@ def record(seed, top1, **changes):
 
 def put(folder, *records):
     for r in records:
-        stem = results.run_name(r["model"], r["dataset"], r["profile"], r["variant"], r["seed"])
-        results.write_json(r, folder / f"{stem}.json")
+        stem = ledger.run_name(r["model"], r["dataset"], r["profile"], r["variant"], r["seed"])
+        ledger.write_json(r, folder / f"{stem}.json")
 
 
 def test_a_run_has_another_file_name_than_agreed():
-    assert results.run_name("vgg", "cifar100", "cpu", None, 3) == "vgg-cifar100-cpu-s3"
-    assert results.run_name("vgg", "cifar100", "full", "no-flip", 0) == "vgg-cifar100-full-no-flip-s0"
+    assert ledger.run_name("vgg", "cifar100", "cpu", None, 3) == "vgg-cifar100-cpu-s3"
+    assert ledger.run_name("vgg", "cifar100", "full", "no-flip", 0) == "vgg-cifar100-full-no-flip-s0"
 
 
 def test_a_failed_write_leaves_half_a_file(tmp_path, monkeypatch):
     file = tmp_path / "new" / "a.json"
-    results.write_json({"x": [1, 2.5, None]}, file)
+    ledger.write_json({"x": [1, 2.5, None]}, file)
     assert json.loads(file.read_text()) == {"x": [1, 2.5, None]}
 
     def fails(*paths):
@@ -54,9 +44,9 @@ def test_a_failed_write_leaves_half_a_file(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(OSError):
         patch.setattr(os, "replace", fails)
-        results.write_json({"x": 0}, file)
+        ledger.write_json({"x": 0}, file)
     with pytest.raises(TypeError):
-        results.write_json({"x": torch.zeros(1)}, file)
+        ledger.write_json({"x": torch.zeros(1)}, file)
     assert json.loads(file.read_text()) == {"x": [1, 2.5, None]} and os.listdir(file.parent) == ["a.json"]
 
 
@@ -64,13 +54,13 @@ def test_runs_do_not_come_before_the_ledger_or_variants_mix(checkout, capsys):
     with pytest.raises(
         FileNotFoundError, match="no result lenet-mnist-cpu. Make one: python -m course_utils train"
     ):
-        results.read_results("lenet-mnist-cpu")
+        ledger.read_results("lenet-mnist-cpu")
     put(checkout / "data/results", *(record(seed, 0.9) for seed in (10, 2)))
     put(checkout / "data/results", record(0, 0.1, variant="no-shift"), record(0, 0.1, variant="s1"))
-    assert [r["seed"] for r in results.read_results("lenet-mnist-cpu")] == [2, 10]
+    assert [r["seed"] for r in ledger.read_results("lenet-mnist-cpu")] == [2, 10]
     put(settings.runs(), record(0, 0.8), record(2, 0.7))
-    assert [r["test"]["top1"] for r in results.read_results("lenet-mnist-cpu")] == [0.8, 0.7, 0.9]
-    assert [r["seed"] for r in results.ledger("lenet-mnist-cpu")] == [2, 10]
+    assert [r["test"]["top1"] for r in ledger.read_results("lenet-mnist-cpu")] == [0.8, 0.7, 0.9]
+    assert [r["seed"] for r in ledger.recorded("lenet-mnist-cpu")] == [2, 10]
     out = capsys.readouterr().out.splitlines()
     assert out == [
         "lenet-mnist-cpu: seeds 2, 10 from the ledger.",
@@ -81,60 +71,18 @@ def test_runs_do_not_come_before_the_ledger_or_variants_mix(checkout, capsys):
 def test_own_runs_cannot_be_read_outside_a_checkout(checkout, monkeypatch):
     put(settings.runs(), record(0, 0.8))
     monkeypatch.setattr(settings, "checkout", lambda: None)
-    assert len(results.read_results("lenet-mnist-cpu")) == 1
+    assert len(ledger.read_results("lenet-mnist-cpu")) == 1
     with pytest.raises(FileNotFoundError, match="no result x-y-cpu"):
-        results.read_results("x-y-cpu")
+        ledger.read_results("x-y-cpu")
     for kind in ("results", "weights", "benchmarks"):
         with pytest.raises(FileNotFoundError, match="checkout"):
-            results.folder(kind)
-
-
-@pytest.mark.parametrize("arguments, text", [
-    ("test.top1 mean", "97.50 %"), ("test.top1 min", "97.00 %"), ("test.top1 max", "98.00 %"),
-    ("test.top1 sd", "0.50 points"), ("test.top1 n", "3"), ("test.top1 s1", "97.50 %"),
-    ("history.val_top1.1 s0", "98.70 %"), ("test.loss mean", "0.032"), ("minutes mean", "1.25"),
-    ("parameters s0", "61,706"), ("images_per_second mean", "8,001"), ("precision s0", "float32"),
-    ("against_top1 s0", "55.04 %"),
-])  # fmt: skip
-def test_a_number_in_prose_has_another_value_or_form(checkout, arguments, text):
-    put(checkout / "data/results", *(record(i, top1) for i, top1 in enumerate((0.97, 0.975, 0.98))))
-    assert results.result_text("lenet-mnist-cpu", *arguments.split()) == text
-
-
-TEXT = """Top-1 <!--result lenet-mnist-cpu test.top1 mean-->12 %<!--/--> after
-<!--bench loader.json rows.0.ratio--><!--/-->, on <!--bench loader.json cpu-->old
-<!--/-->. <!-- a comment -->
-
-<!--table results-->
-old
-<!--/-->
-The end."""
-
-
-def test_markers_are_not_rewritten_from_their_files(checkout):
-    put(checkout / "data/results", record(0, 0.97), record(1, 0.98), record(0, None, variant="x", test=None))
-    results.write_json({"rows": [{"ratio": 3.14159}], "cpu": "Zen"}, checkout / "benchmarks/loader.json")
-    made = results.rewrite(TEXT)
-    assert "Top-1 <!--result lenet-mnist-cpu test.top1 mean-->97.50 %<!--/--> after\n" in made
-    assert (
-        "<!--bench loader.json rows.0.ratio-->3.14<!--/-->, on <!--bench loader.json cpu-->Zen<!--/-->"
-        in made
-    )
-    row = "| LeNet-5 | mnist | cpu | 61,706 | 97.50 ± 0.71 % | 2 | 1.25 | Some CPU, 2 cores, float32 |"
-    assert [line for line in made.splitlines() if line.startswith("| LeNet-5")] == [row]
-    assert made.endswith("<!--/-->\nThe end.") and "old" not in made and "<!-- a comment -->" in made
-    assert results.rewrite(made) == made
-    put(checkout / "data/results", record(2, 0.99, precision="bfloat16"))
-    with pytest.raises(ValueError, match="lenet-mnist-cpu: recipes and precisions"):
-        results.rewrite(TEXT)
-    with pytest.raises(FileNotFoundError, match="no result resnet-mnist-cpu in the ledger"):
-        results.rewrite(TEXT.replace("lenet-mnist", "resnet-mnist"))
+            ledger.folder(kind)
 
 
 @pytest.mark.parametrize("correct, total", [(0, 10), (10, 10), (59, 100), (9936, 10000), (1, 3)])
 def test_the_interval_is_not_wilsons(correct, total):
     expected = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    assert results.wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert ledger.wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_a_shipped_network_comes_back_as_another(checkout, monkeypatch):
@@ -143,49 +91,49 @@ def test_a_shipped_network_comes_back_as_another(checkout, monkeypatch):
     network = json.dumps({"num_classes": 7, "in_channels": 3})
     facts = {"model": "lenet", "network": network, "test_correct": "12"}
     file = checkout / "data/weights/lenet-x.safetensors"
-    results.save_weights(net.half(), file, facts)
+    ledger.save_weights(net.half(), file, facts)
     assert os.listdir(file.parent) == [file.name]
     assert file.stat().st_size < 2.1 * sum(p.numel() for p in net.parameters()) + 2000  # two bytes a weight
     monkeypatch.setenv("COURSE_RUNS", str(checkout / "runs"))
-    results.save_weights(net.double(), checkout / "runs/lenet-x-s1.safetensors", facts)
+    ledger.save_weights(net.double(), checkout / "runs/lenet-x-s1.safetensors", facts)
     for name in ("lenet-x", "lenet-x-s1"):
-        again = results.load_weights(name)
+        again = ledger.load_weights(name)
         assert again.facts["test_correct"] == "12" and not again.training
         for p, q in zip(net.parameters(), again.parameters(), strict=True):
             assert q.dtype == torch.float32 and torch.equal(p.float(), q)
     with pytest.raises(FileNotFoundError, match="no network 'vgg-x'; expected one of: lenet-x, lenet-x-s1"):
-        results.load_weights("vgg-x")
+        ledger.load_weights("vgg-x")
 
 
 def test_date_commit_or_machine_are_missing_or_of_another_place(checkout, monkeypatch):
     here = {"cwd": checkout, "check": True, "capture_output": True, "text": True}
-    assert results.today_and_commit() == {"date": date.today().isoformat(), "commit": "unknown"}
+    assert ledger.today_and_commit() == {"date": date.today().isoformat(), "commit": "unknown"}
     identity = ["-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
     (checkout / "a").write_text("1")
     for command in (["init", "-q"], ["add", "a"], [*identity, "commit", "-qm", "m"]):
         subprocess.run(["git", *command], **here)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], **here).stdout.strip()
     (checkout / "new").write_text("untracked")
-    said = results.today_and_commit()["commit"]
+    said = ledger.today_and_commit()["commit"]
     assert len(said) >= 7 and commit.startswith(said)
     (checkout / "a").write_text("2")
-    assert results.today_and_commit()["commit"] == said + "+"
+    assert ledger.today_and_commit()["commit"] == said + "+"
     monkeypatch.setattr(settings, "checkout", lambda: None)
     monkeypatch.chdir(checkout)  # another project's repository
-    assert results.today_and_commit()["commit"] == "unknown"
-    assert sorted(results.machine()) == ["cores", "cpu", "device", "python", "torch"]
+    assert ledger.today_and_commit()["commit"] == "unknown"
+    assert sorted(ledger.machine()) == ["cores", "cpu", "device", "python", "torch"]
 
 
 def test_the_banner_hides_the_profile_or_that_data_are_partial(checkout, monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "cpu")
     times = {"04": {"minutes": 3.2, "processor": "Zen, 2 cores"}}
-    results.write_json(times, checkout / "data/results/lessons.json")
+    ledger.write_json(times, checkout / "data/results/lessons.json")
     images = np.zeros((1200, 1, 2, 2), np.uint8)
     whole, part = (
         Arrays(images, np.zeros(1200, int), ("a",), n, complete=n == "mnist") for n in ("mnist", "toys")
     )
-    line = results.banner("04", whole, whole, part)
+    line = ledger.banner("04", whole, whole, part)
     for said in ("profile cpu", f"device {settings.device()}", f"precision {settings.precision()}", "took 3.2 minutes",
                  "Zen, 2 cores", "mnist complete (1,200 + 1,200 images)", "toys PARTIAL (1,200 images)"):  # fmt: skip
         assert said in line
-    assert "\n" not in line and "took" not in results.banner("05", whole)
+    assert "\n" not in line and "took" not in ledger.banner("05", whole)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as v2
 
-from course_utils.arrays import Arrays, load_arrays, mean_and_std, take
-from course_utils.data import TensorLoader, make_loaders, resized_pixels, validation_split
+from course_utils.data.arrays import Arrays, load_arrays, mean_and_std, take, validation_split
+from course_utils.data.loaders import TensorLoader, make_loaders, resized_pixels
 
 RAW = {1: {"mean": (0,), "std": (1,)}, 3: {"mean": (0, 0, 0), "std": (1, 1, 1)}}  # batches are pixels / 255
 

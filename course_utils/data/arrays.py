@@ -6,9 +6,10 @@ import os
 
 import numpy as np
 
-from course_utils import settings, sources, standin
-from course_utils.published import PUBLISHED
-from course_utils.sources import DataError
+from course_utils import settings
+from course_utils.data import sources, standin
+from course_utils.data.published import PUBLISHED
+from course_utils.data.sources import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,34 @@ def take(arrays: Arrays, index: np.ndarray, *, complete: bool = False) -> Arrays
         labels=arrays.labels[index],
         complete=complete and arrays.complete,
     )
+
+
+def validation_split(arrays: Arrays) -> tuple[Arrays, Arrays]:
+    """(rest, validation): of each class the images whose SHA-256 is smallest, whatever the order of the set.
+
+    A complete set gives 5,000 images, as many of each class; another gives a tenth of each class, at least one.
+    """
+    digests = np.array(
+        [int.from_bytes(d[:8], "big") for d in sources.sample_digests(arrays.images, arrays.labels)],
+        np.uint64,
+    )
+    chosen = np.zeros(len(arrays), bool)
+    for label in range(len(arrays.classes)):
+        here = np.flatnonzero(arrays.labels == label)
+        count = 5000 // len(arrays.classes) if arrays.complete else max(1, len(here) // 10)
+        chosen[here[np.argsort(digests[here], kind="stable")[:count]]] = True
+    rest, validation = (take(arrays, np.flatnonzero(rows), complete=True) for rows in (~chosen, chosen))
+    return rest, dataclasses.replace(validation, split="validation")
+
+
+def first_of_each(arrays: Arrays, limit: int) -> Arrays:
+    """The first `limit` images with as many of each class, in their order. Raises ValueError below one a class."""
+    per_class = limit // len(arrays.classes)
+    if per_class < 1:
+        raise ValueError(f"limit is {limit}; expected at least {len(arrays.classes)}, one image a class.")
+    rows = [np.flatnonzero(arrays.labels == label)[:per_class] for label in range(len(arrays.classes))]
+    index = np.sort(np.concatenate(rows))
+    return take(arrays, index, complete=len(index) == len(arrays))
 
 
 def load_arrays(name: str, split: str) -> Arrays:
@@ -131,14 +160,8 @@ def to_cache(digest: str, images: np.ndarray, labels: np.ndarray) -> None:
     file = settings.cache() / f"{digest}.bin"
     if file.is_file() and file.stat().st_size == images.size + labels.size:
         return
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError), settings.whole(file) as part:
         part.write_bytes(images.tobytes() + labels.astype(np.uint8).tobytes())
-        os.replace(part, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def mean_and_std(arrays: Arrays) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,11 +2,9 @@
 
 import json
 import math
-import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -15,10 +13,8 @@ import torch
 from torch import nn
 
 from course_utils import settings
-from course_utils.arrays import Arrays
-from course_utils.models import MODELS, label
-
-MARKER = re.compile(r"<!--(result|bench|table) ([^>]*?)-->(.*?)<!--/-->", re.DOTALL)
+from course_utils.data.arrays import Arrays
+from course_utils.models import MODELS
 
 
 def folder(kind: str) -> Path:
@@ -39,7 +35,7 @@ def machine() -> dict:
     """What a time was measured on: cpu, cores, device, torch, python."""
     device = settings.device()
     return {
-        "cpu": settings.processor().rsplit(",", 1)[0],
+        "cpu": settings.processor(),
         "cores": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "torch": torch.__version__,
@@ -57,18 +53,17 @@ def today_and_commit() -> dict:
 
 def write_json(value: dict, file: Path) -> None:
     """Write to a temporary name, then rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(value, indent=1) + "\n"
+    with settings.whole(file) as part:
+        part.write_text(text, encoding="utf-8")
 
 
-def ledger(key: str) -> list[dict]:
+def recorded(key: str) -> list[dict]:
     """The ledger's results of `key`, {model}-{dataset}-{profile}[-{variant}], by seed."""
     return stored(key, folder("results"))
+
+
+ledger = recorded  # its name in lesson 05
 
 
 def read_results(key: str) -> list[dict]:
@@ -94,98 +89,6 @@ def stored(key: str, where: Path) -> list[dict]:
         file for file in where.glob(f"{key}-s*.json") if re.fullmatch(re.escape(key) + r"-s\d+", file.stem)
     ]
     return sorted((json.loads(file.read_text(encoding="utf-8")) for file in files), key=lambda r: r["seed"])
-
-
-def field(record: dict, path: str) -> object:
-    """The value at a dotted path: test.top1."""
-    for name in path.split("."):
-        record = record[int(name) if isinstance(record, list) else name]
-    return record
-
-
-def number(value: object, path: str) -> str:
-    """A value as prose shows it: percent for accuracies, thousands for counts, text as it is."""
-    if not isinstance(value, (int, float)):
-        return str(value)
-    name = next(name for name in reversed(path.split(".")) if not name.isdigit())
-    if "top1" in name or "top5" in name:
-        return f"{100 * value:.2f} %"
-    if isinstance(value, int) or name == "images_per_second":
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def result_text(key: str, path: str, statistic: str) -> str:
-    """A number of the ledger: mean, sd, min, max, n over the seeds, or one seed's (s0)."""
-    records = ledger(key)
-    if not records:
-        raise FileNotFoundError(f"no result {key} in the ledger.")
-    one_kind(key, records)
-    if statistic == "n":
-        return str(len(records))
-    if re.fullmatch(r"s\d+", statistic):
-        return number(next(field(r, path) for r in records if f"s{r['seed']}" == statistic), path)
-    values = [field(record, path) for record in records]
-    functions = {"mean": statistics.mean, "sd": statistics.stdev, "min": min, "max": max}
-    text = number(functions[statistic](values), path)
-    return text.replace(" %", " points") if statistic == "sd" else text
-
-
-def one_kind(key: str, records: list[dict]) -> None:
-    """Raises ValueError where results of different recipes or precisions would be averaged."""
-    kinds = {(r["recipe"].get("version"), r["precision"]) for r in records}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{key}: recipes and precisions {sorted(kinds, key=str)}; expected one. Record the rest anew."
-        )
-
-
-def bench_text(file: str, path: str) -> str:
-    """A number of a benchmark's JSON file."""
-    return number(field(json.loads((folder("benchmarks") / file).read_text(encoding="utf-8")), path), path)
-
-
-def results_table() -> str:
-    """Markdown: a row for each headline of the ledger, means over its seeds."""
-    head = ["network", "data", "profile", "parameters", "test top-1", "seeds", "minutes", "measured on"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    stems = {file.stem.rsplit("-s", 1)[0] for file in folder("results").glob("*-s*.json")}
-    for key in sorted(stems):
-        records = [record for record in ledger(key) if record["test"]]
-        if not records:
-            continue
-        one_kind(key, records)
-        first, top1 = records[0], [100 * record["test"]["top1"] for record in records]
-        spread = f" ± {statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
-        computer = first["machine"]
-        where = (
-            computer["device"]
-            if computer["device"] != "cpu"
-            else f"{computer['cpu']}, {computer['cores']} cores"
-        )
-        row = [
-            label(first["model"], first["recipe"]["network"]),
-            first["dataset"],
-            first["profile"],
-            f"{first['parameters']:,}",
-        ]
-        row += [f"{statistics.mean(top1):.2f}{spread} %", str(len(top1))]
-        row += [f"{statistics.mean(r['minutes'] for r in records):.2f}", f"{where}, {first['precision']}"]
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
-def rewrite(text: str) -> str:
-    """The text with every marked number and table made anew from its file."""
-
-    def replace(match):
-        kind, arguments = match[1], match[2].split()
-        if kind == "table":
-            return f"<!--table {match[2]}-->\n\n{results_table()}\n\n<!--/-->"
-        made = result_text(*arguments) if kind == "result" else bench_text(*arguments)
-        return f"<!--{kind} {match[2]}-->{made}<!--/-->"
-
-    return MARKER.sub(replace, text)
 
 
 def banner(lesson: str, *arrays: Arrays) -> str:
@@ -219,10 +122,8 @@ def save_weights(model: nn.Module, file: Path, facts: dict[str, str]) -> None:
     """Write the weights with their facts to a safetensors file: to a temporary name, then renamed."""
     from safetensors.torch import save_file
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, part, facts)
-    os.replace(part, file)
+    with settings.whole(file) as part:
+        save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, part, facts)
 
 
 def load_weights(name: str) -> nn.Module:

@@ -19,12 +19,12 @@ from huggingface_hub import constants
 from PIL import Image
 from torchvision import datasets
 
-from course_utils import sources
-from course_utils.arrays import load_arrays
-from course_utils.published import CIFAR10_CLASSES, CIFAR100_CLASSES, FASHION_CLASSES, PUBLISHED
-from course_utils.sources import DataError, content_digest
+from course_utils.data import sources
+from course_utils.data.arrays import load_arrays
+from course_utils.data.published import CIFAR10_CLASSES, CIFAR100_CLASSES, FASHION_CLASSES, PUBLISHED
+from course_utils.data.sources import DataError, content_digest
 
-COMMITTED = Path(__file__).parents[1] / "data"
+COMMITTED = Path(__file__).parents[2] / "data"
 MD5 = {  # as published by their authors
     "MNIST/raw/train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "MNIST/raw/train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from course_utils import arrays
-from course_utils.arrays import Arrays, load_arrays, mean_and_std, take
-from course_utils.published import PUBLISHED
-from course_utils.sources import DataError
+from course_utils.data import arrays
+from course_utils.data.arrays import Arrays, load_arrays, mean_and_std, take
+from course_utils.data.published import PUBLISHED
+from course_utils.data.sources import DataError
 
 STANDIN = "tinted_fashion_100"
 
@@ -28,7 +28,7 @@ def no_cifar(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.delenv("COURSE_DATA", raising=False)
     monkeypatch.delenv("COURSE_STANDIN", raising=False)
-    monkeypatch.setattr(arrays.sources, "checkout", lambda: Path(__file__).parents[1])
+    monkeypatch.setattr(arrays.sources, "checkout", lambda: Path(__file__).parents[2])
 
 
 @pytest.fixture
