@@ -14,15 +14,18 @@ def output_size(n, kernel, stride=1, padding=0):
     return (n + 2 * padding - kernel) // stride + 1
 
 
+def padded(x, p):
+    """Images with p rows and columns of zeros on each side: (N, C, H + 2 p, W + 2 p)."""
+    return np.pad(x, [(0, 0), (0, 0), (p, p), (p, p)])
+
+
 def conv_loops(x, w, b, stride=1, padding=0):
-    """y[n,f,i,j] = b[f] + sum over c, u, v of w[f,c,u,v] x[n,c,stride i + u,stride j + v]: the formula, one by one."""
-    n, (f, _, k, _) = len(x), w.shape
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))  # (N, C, H + 2P, W + 2P)
-    size = [output_size(side, k, stride) for side in x.shape[2:]]
-    y = np.zeros((n, f, *size), x.dtype)  # (N, F, H', W')
+    """y[n,f,i,j] = b[f] + sum over c, u, v of w[f,c,u,v] x[n,c,stride i + u,stride j + v], one after another."""
+    h, wide = (output_size(side, w.shape[2], stride, padding) for side in x.shape[2:])
+    x, y = padded(x, padding), np.zeros((len(x), len(w), h, wide), x.dtype)  # (N, F, H', W')
     for n, f, i, j in np.ndindex(y.shape):
         y[n, f, i, j] = b[f]
-        for c, u, v in np.ndindex(w.shape[1:]):
+        for c, u, v in np.ndindex(w[f].shape):
             y[n, f, i, j] += w[f, c, u, v] * x[n, c, stride * i + u, stride * j + v]
     return y
 
@@ -30,19 +33,18 @@ def conv_loops(x, w, b, stride=1, padding=0):
 def conv_loops_backward(dy, x, w, stride=1, padding=0):
     """(dx, dw, db): each product w x of the forward pass gives dy x to dw and dy w to dx."""
     h, wide = x.shape[2:]
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))  # (N, C, H + 2P, W + 2P)
+    x = padded(x, padding)  # (N, C, H + 2P, W + 2P)
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), dy.sum(axis=(0, 2, 3))  # as x, as w, (F,)
     for n, f, i, j in np.ndindex(dy.shape):
-        for c, u, v in np.ndindex(w.shape[1:]):
+        for c, u, v in np.ndindex(w[f].shape):
             dw[f, c, u, v] += dy[n, f, i, j] * x[n, c, stride * i + u, stride * j + v]
             dx[n, c, stride * i + u, stride * j + v] += dy[n, f, i, j] * w[f, c, u, v]
     return dx[:, :, padding : padding + h, padding : padding + wide], dw, db  # (N, C, H, W), as w, (F,)
 
 
 def conv_einsum(x, w, b, stride=1, padding=0):
-    """The same sum over a view in which each window is seen without being copied."""
-    x = np.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)))  # (N, C, H + 2P, W + 2P)
-    windows = np.lib.stride_tricks.sliding_window_view(x, w.shape[2:], axis=(2, 3))  # (N, C, ., ., K, K)
+    """The same sum, over a view that shows each window without copying it."""
+    windows = np.lib.stride_tricks.sliding_window_view(padded(x, padding), w.shape[2:], axis=(2, 3))
     windows = windows[:, :, ::stride, ::stride]  # (N, C, H', W', K, K)
     return np.einsum("ncijuv,fcuv->nfij", windows, w, optimize=True) + b[:, None, None]  # (N, F, H', W')
 
@@ -109,7 +111,7 @@ class Conv2d:
 
     def backward(self, dy):  # (N, F, H', W')
         dy = dy.transpose(1, 2, 3, 0).reshape(len(self.w), -1)  # (F, H' W' N)
-        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K)
+        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', the faster way round
         self.db = dy.sum(axis=1)  # (F,)
         if self.first:
             return None
@@ -174,13 +176,3 @@ class Flatten:
 
     def backward(self, dy):  # (N, C H W)
         return dy.reshape(self.shape)  # (N, C, H, W)
-
-
-def shifted(x, dy, dx):
-    """Images (N, C, H, W), each moved down by dy and to the right by dx pixels (ints, or (N,)); zeros come in."""
-    n, _, h, w = x.shape
-    dy, dx = np.broadcast_to(dy, n), np.broadcast_to(dx, n)  # (N,) each
-    p = int(max(np.abs(dy).max(), np.abs(dx).max()))
-    x = np.pad(x, ((0, 0), (0, 0), (p, p), (p, p)))  # (N, C, H + 2P, W + 2P)
-    windows = np.lib.stride_tricks.sliding_window_view(x, (h, w), axis=(2, 3))  # (N, C, 2P + 1, 2P + 1, H, W)
-    return windows[np.arange(n), :, p - dy, p - dx]  # (N, C, H, W)

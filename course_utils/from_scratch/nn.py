@@ -117,7 +117,8 @@ class BatchNorm:
     def backward(self, dy):  # (N, F)
         self.dgamma = (dy * self.xhat).sum(axis=0)  # (F,)
         self.dbeta = dy.sum(axis=0)  # (F,)
-        return self.gamma / self.std * (dy - (self.dbeta + self.xhat * self.dgamma) / len(dy))  # (N, F)
+        along = dy.mean(axis=0) + self.xhat * (dy * self.xhat).mean(axis=0)  # (N, F): what mean and var undo
+        return self.gamma / self.std * (dy - along)  # (N, F)
 
 
 class Sequential:
@@ -136,19 +137,13 @@ class Sequential:
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
 
-    def parameters(self):
+    def parameters(self, d=""):
         """{"0.w": array, "0.b": array, ...}: the layer's place and the parameter's name."""
-        return {
-            f"{i}.{name}": getattr(layer, name) for i, layer in enumerate(self.layers) for name in layer.names
-        }
+        return {f"{i}.{n}": getattr(layer, d + n) for i, layer in enumerate(self.layers) for n in layer.names}
 
     def gradients(self):
-        """The same names as parameters(), with what the last backward found."""
-        return {
-            f"{i}.{name}": getattr(layer, "d" + name)
-            for i, layer in enumerate(self.layers)
-            for name in layer.names
-        }
+        """The same names, with what the last backward found."""
+        return self.parameters("d")
 
 
 def set_training(net, training):
@@ -180,8 +175,10 @@ class SoftmaxCrossEntropy:
 def numerical_gradient(f, w, h=1e-5):
     """The gradient of the number f() with respect to the array w, by central differences.
 
-    f takes no argument and reads w, which is moved by h in one place after another; w in float64.
+    f takes no argument and reads w, which is moved by h in one place after another; w is float64, else ValueError.
     """
+    if w.dtype != np.float64:
+        raise ValueError(f"w is {w.dtype}; expected float64: smaller ones lose the difference in rounding.")
     dw = np.zeros_like(w)  # as w
     for i in np.ndindex(w.shape):
         kept = w[i]
@@ -206,22 +203,23 @@ def gradient_check(net, x, y, h=1e-5):
     A parameter without effect, like a bias before batch norm, has two gradients of about 0 and any relative error.
     """
     loss = SoftmaxCrossEntropy()
-    loss.forward(net.forward(x), y)
+
+    def f():
+        return loss.forward(net.forward(x), y)
+
+    f()
     net.backward(loss.backward())
+    parameters, gradients = net.parameters(), net.gradients()
     return {
-        name: relative_error(
-            dw, numerical_gradient(lambda: loss.forward(net.forward(x), y), net.parameters()[name], h)
-        )
-        for name, dw in net.gradients().items()
+        name: relative_error(gradients[name], numerical_gradient(f, w, h)) for name, w in parameters.items()
     }
 
 
 def logits(net, x, batch_size=1000):
     """What the network answers, in evaluation: (N, K)."""
     set_training(net, False)
-    return np.concatenate(
-        [net.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]
-    )  # (N, K)
+    z = [net.forward(x[i : i + batch_size]) for i in range(0, len(x), batch_size)]  # (batch_size, K) each
+    return np.concatenate(z)  # (N, K)
 
 
 def accuracy(net, x, y):
@@ -229,30 +227,37 @@ def accuracy(net, x, y):
     return (logits(net, x).argmax(axis=1) == y).mean()
 
 
-def train(net, optimizer, x, y, epochs, batch_size=128, seed=0, schedule=None, augment=None, val=None):
+def shifted(x, dy, dx):
+    """Images (..., H, W), all moved down by dy and to the right by dx pixels; zeros come in."""
+    (h, w), p = x.shape[-2:], max(abs(dy), abs(dx))
+    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)])  # (..., H + 2P, W + 2P)
+    return x[..., p - dy : p - dy + h, p - dx : p - dx + w]  # (..., H, W)
+
+
+def train(net, optimizer, x, y, epochs, batch_size=128, seed=0, val=None,
+          schedule=lambda t, steps: 1, augment=lambda x, rng: x):  # fmt: skip
     """Mini-batch descent on cross-entropy; x float32 (N, ...), y int (N,).
 
-    schedule(t, steps): the factor of the learning rate at step t. augment(x, rng): a changed batch. val: (x, y), whose
-    accuracy is printed after each epoch. Returns a dict of lists: loss by step, val_top1 and seconds by epoch.
+    val: (x, y), whose accuracy is printed after each epoch. schedule: step t of how many -> factor of the learning
+    rate. augment: a batch -> a changed one. Returns a dict of lists: loss by step; val_top1 and seconds by epoch.
     """
     loss, rng, lr = SoftmaxCrossEntropy(), np.random.default_rng(seed), optimizer.lr
     history = {"loss": [], "val_top1": [], "seconds": []}
     cuts = range(batch_size, len(x), batch_size)
-    steps = epochs * (len(cuts) + 1)
+    steps = len(cuts) + 1  # an epoch
     for epoch in range(epochs):
         began = time.perf_counter()
         set_training(net, True)
         for rows in np.split(rng.permutation(len(x)), cuts):
-            batch = x[rows] if augment is None else augment(x[rows], rng)
-            if schedule is not None:
-                optimizer.lr = lr * schedule(len(history["loss"]), steps)
-            history["loss"].append(float(loss.forward(net.forward(batch), y[rows])))
+            optimizer.lr = lr * schedule(len(history["loss"]), epochs * steps)
+            z = net.forward(augment(x[rows], rng))  # (batch_size, K)
+            history["loss"].append(float(loss.forward(z, y[rows])))
             net.backward(loss.backward())
             optimizer.step(net.parameters(), net.gradients())
         history["seconds"].append(time.perf_counter() - began)
         if val is not None:
             history["val_top1"].append(float(accuracy(net, *val)))
-            mean = np.mean(history["loss"][-len(cuts) - 1 :])
+            mean = np.mean(history["loss"][-steps:])
             print(f"epoch {epoch + 1}/{epochs}: loss {mean:.4f}, validation {history['val_top1'][-1]:.2%}")
     optimizer.lr = lr
     return history

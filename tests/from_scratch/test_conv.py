@@ -1,8 +1,7 @@
-"""Convolution and pooling in NumPy, over random shapes, against torch; shifts against SciPy."""
+"""Convolution and pooling in NumPy, over random shapes, against torch."""
 
 import numpy as np
 import pytest
-import scipy.ndimage
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -145,13 +144,3 @@ def test_a_network_leaves_float32():
         assert x.dtype == np.float32, type(layer)
     net.layers[0].backward(x)
     assert {g.dtype for g in net.gradients().values()} == {np.dtype(np.float32)}
-
-
-def test_images_are_shifted_the_other_way_or_by_another_images_shift():
-    x = np.random.default_rng(0).integers(1, 9, (5, 2, 6, 7))
-    dy, dx = np.array([0, 2, -1, 3, -6]), np.array([0, -3, 1, 2, 7])
-    moved = conv.shifted(x, dy, dx)
-    for ours, image, down, right in zip(moved, x, dy, dx, strict=True):
-        assert np.array_equal(ours, scipy.ndimage.shift(image, (0, down, right), order=0))
-    assert np.array_equal(conv.shifted(x, 1, -2), scipy.ndimage.shift(x, (0, 0, 1, -2), order=0))
-    assert np.array_equal(conv.shifted(x, 0, 0), x)

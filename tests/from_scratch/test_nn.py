@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.special
 import torch
 import torch.nn.functional as F
@@ -175,6 +176,11 @@ def test_the_numerical_gradient_is_wrong_or_moves_the_weights():
     assert np.array_equal(w, before)
 
 
+def test_differences_are_taken_in_float32():
+    with pytest.raises(ValueError, match="w is float32; expected float64"):
+        nn.numerical_gradient(lambda: 0.0, np.ones(2, np.float32))
+
+
 @pytest.mark.parametrize("name, factor, error", [("w", 2.0, 0.5), ("b", -1.0, 2.0)])
 def test_a_wrong_gradient_passes_or_a_right_one_fails(monkeypatch, name, factor, error):
     rng = np.random.default_rng(0)
@@ -247,3 +253,10 @@ def test_training_leaves_float32_or_keeps_the_changed_learning_rate(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[1].startswith("epoch 2/2: loss ")
     assert lines[1].endswith(f"validation {history['val_top1'][1]:.2%}")
+
+
+@pytest.mark.parametrize("dy, dx", [(0, 0), (2, -3), (-1, 1), (0, 4), (9, -8)])
+def test_images_are_shifted_the_other_way_or_around_the_edge(dy, dx):
+    x = np.random.default_rng(0).integers(1, 9, (5, 2, 6, 7))
+    assert np.array_equal(nn.shifted(x, dy, dx), scipy.ndimage.shift(x, (0, 0, dy, dx), order=0))
+    assert np.array_equal(nn.shifted(x[0, 0], dy, dx), nn.shifted(x, dy, dx)[0, 0])
