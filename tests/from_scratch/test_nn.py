@@ -219,9 +219,8 @@ def test_training_differs_from_the_same_loop_in_torch():
     net = network(rng)
     x, y = rng.standard_normal((50, 5)), rng.integers(0, 3, 50)
     theirs = torch_network(net)
-    history = nn.train(
-        net, SGD(0.1, 0.9), x, y, epochs=3, batch_size=16, seed=5, schedule=lambda t, n: 1 / (n + t)
-    )
+    rates = {"schedule": lambda t, steps: 1 / (steps + t)}
+    history = nn.train(net, SGD(0.1, 0.9), x, y, epochs=3, batch_size=16, seed=5, val=(x, y), **rates)
     optimizer, order, losses = torch.optim.SGD(theirs.parameters(), 0.1, 0.9), np.random.default_rng(5), []
     for _ in range(3):
         rows = order.permutation(50)
