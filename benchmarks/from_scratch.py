@@ -1,14 +1,14 @@
-"""How fast NumPy is: against loops, torch and scikit-learn; and what the two networks of lessons 01 and 03 reach.
+"""NumPy against loops, torch and scikit-learn; and what the networks of lessons 01 and 03 reach on MNIST.
 
-python benchmarks/from_scratch.py [PART ...]   on an idle machine; writes from_scratch.json and from_scratch.md after
-                                               each part and leaves out what is there; about 8 minutes on two cores
-Parts: linear, convolution, memory (seconds each), epoch, race (a minute each), numpy_mlp, numpy_cnn (three seeds each,
-into the ledger; a seed that is there with the same recipe is not repeated). Named parts are measured anew.
+python benchmarks/from_scratch.py [PART ...]   on an idle machine (Linux); about 8 minutes on two cores; writes
+                                               from_scratch.json and .md after each part, leaves out what is there
+Parts: linear, convolution, memory, epoch, race; numpy_mlp and numpy_cnn, three seeds each, into the ledger (a seed
+that is there with the same recipe is not repeated). A part that is named is measured anew.
 
-All in float32. Contestants take turns; a time is the median of the rounds. Loops are timed on few rows or images, and
-all times are given per row or image. Images lie in memory as the layer before leaves them: (C, H, W, N) for NumPy,
-(N, C, H, W) for torch. Memory: how much the process grows in one forward pass over 512 images, in a process of its own.
-OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which slow a current NumPy where they are set, are taken out of the environment.
+All in float32. Contestants take turns; a time is the median of the rounds. Loops are timed on one image or two
+rows; all times are given per image or row. Images lie in memory as the layer before leaves them: (C, H, W, N) for
+NumPy, (N, C, H, W) for torch. Memory: how much a process grows at most in one forward pass over 512 images.
+OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, where they are set, slow a current NumPy: both are removed first.
 """
 
 import functools
@@ -63,7 +63,7 @@ RECIPES = {
         "peak_lr": 0.05,
         "weight_decay": 1e-4,
         "shift": 1,
-        "epochs": 6,
+        "epochs": 5,
     },
 }
 
@@ -87,8 +87,8 @@ def macs(net: Sequential, shape: tuple[int, ...]) -> int:
     return total
 
 
-def mnist(model: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """{"train", "val", "test"}: normalised float32 images, (N, 784) for the MLP and (N, 1, 28, 28) for the CNN; labels."""
+def mnist(model: str) -> dict:
+    """train, val, test: (images, labels), the images float32, normalised, in rows for the MLP; and the digest."""
     whole = load_arrays("mnist", "train")
     rest, validation = validation_split(whole)
     (mean,), (std,) = mean_and_std(whole)
@@ -136,7 +136,7 @@ def linear() -> dict:
 
 
 def convolutions(n: int) -> tuple[Conv2d, np.ndarray, np.ndarray, list[torch.Tensor]]:
-    """The layer, n images, a gradient of its output, and the same in torch: images, weights, bias, gradient."""
+    """The layer, n images, the gradient of its output; and in torch images, weights, bias, gradient."""
     rng = np.random.default_rng(0)
     layer = Conv2d(MAPS, KERNELS, KERNEL, rng, padding=KERNEL // 2)
     x, dy = (rng.standard_normal((n, maps, SIDE, SIDE), np.float32) for maps in (MAPS, KERNELS))
@@ -180,8 +180,8 @@ def status(field: str) -> int:
 
 
 def grown(name: str) -> int:
-    """Bytes by which this process grows at most in one forward pass over 512 images; loops: of 8, times 64."""
-    n = 8 if name == "loops" else 512
+    """Bytes by which this process grows at most in one forward pass over 512 images; loops: from 2."""
+    n = 2 if name == "loops" else 512
     layer, x, _, (tx, tw, tb, _) = convolutions(n)
     how = {"padding": KERNEL // 2}
     work = {
@@ -274,8 +274,8 @@ def augmentation(values: dict) -> Callable[[np.ndarray, np.random.Generator], np
 def race() -> dict:
     """Seconds of training until TARGET of the validation set is right, and what is right then, by seed.
 
-    NumPy: the recipe in 3 epochs. scikit-learn, which has neither shifts nor a cycle: with the recipe's rate and
-    momentum, and with its own defaults (Adam); looked at after each epoch, given up after 20.
+    NumPy: the recipe in 3 epochs. scikit-learn, which has neither shifts nor a cycle: with the recipe's rate,
+    and with its own defaults (Adam); looked at after each epoch, given up after 20.
     """
     values, data = RECIPES["numpy_mlp"], mnist("numpy_mlp")
     x, y = data["train"]
