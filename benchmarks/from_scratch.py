@@ -3,8 +3,8 @@
 python benchmarks/from_scratch.py [PART ...]   on an idle machine with Linux; about 8 minutes on two cores
 
 Parts: linear, convolution, memory, epoch, race; numpy_mlp and numpy_cnn, three seeds each, into the ledger
-(a seed that is there with the same recipe is not repeated). Writes from_scratch.json and from_scratch.md after
-each part. What is there is left out; a part that is named is measured anew.
+(a seed that is there with the same recipe is not repeated). Writes from_scratch.json and from_scratch.md
+after each part. What is there is left out; a part that is named is measured anew.
 
 All in float32. Contestants take turns; a time is the median of the rounds. Loops are timed on one image or
 two rows; all times are per image or row. Images lie in memory as the layer before leaves them: (C, H, W, N)
@@ -382,8 +382,9 @@ def table(out: dict) -> str:
             both = f"{1e6 * part['both'][name]:,.1f}" if name in part["both"] else ""
             rows.append([name, f"{1e6 * part['forward'][name]:,.1f}", both, f"{grown[name]:.0f}"])
         words = f"Forward and backward, im2col is {part['loops_ratio']:,.0f} times as fast as the loops "
-        words += f"and takes {part['torch_ratio']:.2f} times torch's time. The result has {grown['result']:.0f} MB, "
-        lines += block(head, rows, f"{words}the images {grown['images']:.0f}.")
+        words += f"and takes {part['torch_ratio']:.2f} times torch's time. "
+        words += f"The images have {grown['images']:.0f} MB, the result {grown['result']:.0f}."
+        lines += block(head, rows, words)
     if part := out.get("epoch"):
         rows = [[name, f"{part[name]:.2f}"] for name in ("numpy", "torch", "scikit")]
         words = f"NumPy takes {part['torch_ratio']:.2f} times torch's time, "
@@ -392,8 +393,9 @@ def table(out: dict) -> str:
     if part := out.get("race"):
         seeds = {n: [f"{r['seconds']:.1f} ({r['top1']:.2%})" for r in part[n]] for n in part["median"]}
         rows = [[name, f"{part['median'][name]:.1f}", ", ".join(seeds[name])] for name in part["median"]]
-        words = f"The faster scikit-learn takes {part['ratio']:.1f} times NumPy's time; below {TARGET:.0%} it was "
-        words += "given up after 20 epochs. NumPy: 3 epochs with shifts and one cycle, which scikit-learn lacks."
+        words = f"The faster scikit-learn takes {part['ratio']:.1f} times NumPy's time. "
+        words += f"Below {TARGET:.0%} it was given up after 20 epochs. "
+        words += "NumPy: 3 epochs with shifts and one cycle, which scikit-learn lacks."
         head = [f"MLP to {TARGET:.0%} of the validation set", "seconds, median", "by seed (validation)"]
         lines += block(head, rows, words)
     rows = []
