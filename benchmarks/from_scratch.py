@@ -43,8 +43,8 @@ from course_utils.from_scratch.nn import Linear, ReLU, Sequential, SoftmaxCrossE
 from course_utils.from_scratch.optim import SGD, one_cycle
 
 SLOW = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-SEEDS, ROUNDS, BATCH, TARGET = range(3), 5, 64, 0.98
-MAPS, KERNELS, SIDE, KERNEL = 8, 16, 14, 5  # the second convolution of the CNN, padded by 2
+SEEDS, ROUNDS, BATCH, TARGET = range(3), 5, 32, 0.98
+MAPS, KERNELS, SIDE, KERNEL = 16, 32, 14, 3  # the second convolution of the CNN, padded by 1
 RECIPES = {
     "numpy_mlp": {
         "version": 1,
@@ -59,9 +59,9 @@ RECIPES = {
     "numpy_cnn": {
         "version": 1,
         "title": "CNN in NumPy",
-        "network": {"maps": [8, 16], "kernel": 5},
-        "batch_size": 64,
-        "peak_lr": 0.05,
+        "network": {"maps": [16, 32], "kernel": 3},
+        "batch_size": 32,
+        "peak_lr": 0.03,
         "weight_decay": 1e-4,
         "shift": 1,
         "epochs": 5,

@@ -26,7 +26,7 @@ def bench(monkeypatch):
     "model, shape, parameters, macs",
     [
         ("numpy_mlp", (784,), 784 * 512 + 512 + 512 * 10 + 10, 784 * 512 + 512 * 10),
-        ("numpy_cnn", (1, 28, 28), 208 + 3216 + 7850, 8 * 25 * 28**2 + 16 * 200 * 14**2 + 784 * 10),
+        ("numpy_cnn", (1, 28, 28), 160 + 4640 + 15690, 16 * 9 * 28**2 + 32 * 144 * 14**2 + 1568 * 10),
     ],
 )
 def test_a_network_has_other_parameters_or_multiply_adds_than_by_hand(bench, model, shape, parameters, macs):

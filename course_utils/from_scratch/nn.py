@@ -228,9 +228,9 @@ def accuracy(net, x, y):
 
 
 def shifted(x, dy, dx):
-    """Images (..., H, W), all moved down by dy and to the right by dx pixels; zeros come in."""
+    """Images (..., H, W), all moved down by dy and to the right by dx pixels; their edge is repeated."""
     (h, w), p = x.shape[-2:], max(abs(dy), abs(dx))
-    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)])  # (..., H + 2P, W + 2P)
+    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)], "edge")  # (..., H + 2P, W + 2P)
     return x[..., p - dy : p - dy + h, p - dx : p - dx + w]  # (..., H, W)
 
 
