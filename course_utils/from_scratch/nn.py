@@ -207,6 +207,7 @@ def gradient_check(net, x, y, h=1e-5):
     def f():
         return loss.forward(net.forward(x), y)
 
+    set_training(net, True)
     f()
     net.backward(loss.backward())
     parameters, gradients = net.parameters(), net.gradients()
