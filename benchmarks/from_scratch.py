@@ -64,7 +64,7 @@ RECIPES = {
         "peak_lr": 0.03,
         "weight_decay": 1e-4,
         "shift": 1,
-        "epochs": 5,
+        "epochs": 6,
     },
 }
 
