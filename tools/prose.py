@@ -78,7 +78,7 @@ def results_table() -> str:
             else f"{computer['cpu']}, {computer['cores']} cores"
         )
         row = [
-            label(first["model"], first["recipe"]["network"]),
+            first["recipe"].get("title") or label(first["model"], first["recipe"]["network"]),
             first["dataset"],
             first["profile"],
             f"{first['parameters']:,}",

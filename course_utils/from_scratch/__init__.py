@@ -1,0 +1,1 @@
+"""Networks, optimizers and convolutions in NumPy, as lessons 01 to 03 write them."""
