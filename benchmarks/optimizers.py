@@ -132,6 +132,11 @@ def safer() -> dict:
     return against_best({name: final(OPTIMIZERS[name], lr) for name, lr in rates.items()})
 
 
+def cycle() -> dict:
+    """Each optimizer under one cycle. Added after the first run: the end of a constant rate is a lottery."""
+    return against_best({name: side(make, schedule=one_cycle) for name, make in OPTIMIZERS.items()})
+
+
 def schedules() -> dict:
     """Momentum under each schedule, at its own peak rate; with the constant one for comparison."""
     sides = {"constant": side(momentum)}
@@ -141,6 +146,12 @@ def schedules() -> dict:
 def batch_norm() -> dict:
     """Plain SGD with and without batch norm."""
     return against_best({"without": side(SGD), "with": side(SGD, norm=True)})
+
+
+def batch_norm_cycle() -> dict:
+    """The same under one cycle. Added after the first run, like `cycle`."""
+    sides = {"without": side(SGD, schedule=one_cycle), "with": side(SGD, norm=True, schedule=one_cycle)}
+    return against_best(sides)
 
 
 def search() -> dict:
@@ -177,7 +188,7 @@ def table(out: dict) -> str:
         f"Rate chosen on {len(CHOOSE)} seeds by validation loss; means over {len(REPORT)} other seeds, 10,000"
     ]
     lines[0] += " other images. Errors: the difference from the smallest loss in standard errors.\n"
-    for part in ("optimizers", "safer", "schedules", "batch_norm"):
+    for part in ("optimizers", "safer", "cycle", "schedules", "batch_norm", "batch_norm_cycle"):
         if part in out:
             lines += [
                 f"| {part.replace('_', ' ')} | own rate | loss | sd | top-1 | errors |",
@@ -205,7 +216,10 @@ def table(out: dict) -> str:
 def main() -> None:
     """Measure what is asked for or lacking; write after each part."""
     np.seterr(all="ignore")  # too large a rate ends in NaN: that is a result
-    works = {work.__name__: work for work in (optimizers, safer, schedules, batch_norm, search)}
+    works = {
+        work.__name__: work
+        for work in (optimizers, safer, cycle, schedules, batch_norm, batch_norm_cycle, search)
+    }
     file = ledger.folder("benchmarks") / "optimizers.json"
     out = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     origin = {"machine": ledger.machine() | {"numpy": np.__version__}, **ledger.today_and_commit()}
