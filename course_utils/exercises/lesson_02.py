@@ -5,15 +5,7 @@ import numpy as np
 from course_utils.exercises.frame import Check, predict, use
 from course_utils.from_scratch.nn import numerical_gradient
 
-__all__ = [
-    "predict",
-    "use",
-    "adam",
-    "check_adam",
-    "check_batch_norm_backward",
-    "check_momentum",
-    "check_optimizer",
-]
+__all__ = ["predict", "use", "adam", "check_adam", "check_norm", "check_momentum", "check_steps"]
 
 
 def vectors(rng, *names):
@@ -175,7 +167,7 @@ def two_arrays(rng):
     return {"steps": rng.integers(1, 5)} | vectors(rng, "w", "b")
 
 
-check_optimizer = Check(
+check_steps = Check(
     Counted,
     two_arrays,
     always=({"steps": 1, "w": np.array([1.0, -2.0]), "b": np.array([0.5])},),
@@ -210,7 +202,7 @@ def norm_mistake(dx):
     return lambda dy, xhat, std, gamma: (dx(dy, xhat, gamma / std), (dy * xhat).sum(axis=0), dy.sum(axis=0))
 
 
-check_batch_norm_backward = Check(
+check_norm = Check(
     batch_norm_gradients,
     batch,
     names=("dx", "dgamma", "dbeta"),

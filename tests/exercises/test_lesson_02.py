@@ -111,12 +111,12 @@ class AdamFromNought(OwnAdam):
         (lesson.check_adam, adam_of_the_paper),
         (lesson.check_adam, adam_in_place),
         (lesson.check_adam, adam_with_lists),
-        (lesson.check_optimizer, Adam),
-        (lesson.check_optimizer, OwnAdam),
-        (lesson.check_optimizer, AdamFromNought),
-        (lesson.check_batch_norm_backward, backward_of_the_paper),
-        (lesson.check_batch_norm_backward, backward_step_by_step),
-        (lesson.check_batch_norm_backward, backward_by_matrix),
+        (lesson.check_steps, Adam),
+        (lesson.check_steps, OwnAdam),
+        (lesson.check_steps, AdamFromNought),
+        (lesson.check_norm, backward_of_the_paper),
+        (lesson.check_norm, backward_step_by_step),
+        (lesson.check_norm, backward_by_matrix),
     ],
 )
 def test_a_right_answer_is_refused(check, answer, capsys):
@@ -232,11 +232,11 @@ def averaged(dy, xhat, std, gamma):
         (lesson.check_adam, no_root, "by the root of s^"),
         (lesson.check_adam, eps_inside, "outside it"),
         (lesson.check_adam, betas_mixed, "beta1 belongs to m"),
-        (lesson.check_optimizer, CountedInTheLoop, "The bug is still there."),
-        (lesson.check_optimizer, AlwaysFirst, "t must count the steps."),
-        (lesson.check_batch_norm_backward, constants, "mean and variance depend on x"),
-        (lesson.check_batch_norm_backward, mean_alone, "The variance depends on x"),
-        (lesson.check_batch_norm_backward, sums, "means, not sums"),
+        (lesson.check_steps, CountedInTheLoop, "The bug is still there."),
+        (lesson.check_steps, AlwaysFirst, "t must count the steps."),
+        (lesson.check_norm, constants, "mean and variance depend on x"),
+        (lesson.check_norm, mean_alone, "The variance depends on x"),
+        (lesson.check_norm, sums, "means, not sums"),
     ],
 )
 def test_a_mistake_is_not_named(check, answer, words, capsys):
@@ -250,8 +250,8 @@ def test_a_mistake_is_not_named(check, answer, words, capsys):
     [
         (lesson.check_momentum, uphill),
         (lesson.check_adam, from_nought),
-        (lesson.check_optimizer, CountedTooLate),
-        (lesson.check_batch_norm_backward, averaged),
+        (lesson.check_steps, CountedTooLate),
+        (lesson.check_norm, averaged),
     ],
 )
 def test_a_wrong_answer_passes(check, answer, capsys):
