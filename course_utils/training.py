@@ -15,6 +15,7 @@ from course_utils.checkpoints import (
     CheckpointError,
     Run,
     add_row,
+    close_checkpoint,
     line,
     open_checkpoint,
     save_checkpoint,
@@ -94,6 +95,8 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
     open_checkpoint(run, checkpoint, loader, val, epochs, fresh, start)
     watch = functools.partial(watch_step, run)
     try:
+        if len(run.history["epoch"]) < epochs:
+            save_checkpoint(run)
         for epoch in range(len(run.history["epoch"]), epochs):
             began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
             set_epoch(epoch, loader, val)
@@ -109,6 +112,8 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
             save_checkpoint(run)
     except KeyboardInterrupt:
         print(f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs; the same call goes on.")
+    finally:
+        close_checkpoint(run)
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history
 
