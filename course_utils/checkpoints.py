@@ -97,11 +97,11 @@ def open_checkpoint(
                 file.unlink()
     for _ in range(100):
         saved, there = choose(run, left, fresh)
-        known = run.path.exists()
+        known = os.path.exists(run.path)
         if saved and len(saved["history"]["epoch"]) >= epochs:
             break
         run.lock = lock(run.path)
-        if run.lock and run.path.exists() == known:
+        if run.lock and os.path.exists(run.path) == known:
             break
         if known:
             message = "another process trains this run. Wait, stop it, or pass a checkpoint name of its own."
@@ -126,7 +126,7 @@ def place(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
     if path.parts and not path.is_absolute():
         path = runs() / path.relative_to("runs" if path.parts[0] == "runs" else "")
-    if not path.name or path == runs() or (path.exists() and not path.is_file()):
+    if not path.name or path == runs() or (os.path.exists(path) and not path.is_file()):
         raise ValueError(
             f"checkpoint is {str(checkpoint)!r}; expected the name of a file, such as 'lenet.pt'."
         )
@@ -219,7 +219,7 @@ def read_checkpoint(file: Path) -> dict:
             if opened.testzip():
                 raise ValueError("damaged")
         saved = torch.load(file, map_location="cpu", weights_only=True)
-        return saved | {"fingerprint": saved["fingerprint"] | {}}
+        return saved | {"fingerprint": dict(saved.get("fingerprint"))}
     except Exception:  # damaged bytes raise errors of many kinds
         raise CheckpointError(
             f"{file} is cut short or no checkpoint of `fit`. Delete it, or pass fresh=True to write it anew."
@@ -239,7 +239,8 @@ def save_checkpoint(run: Run) -> None:
         with whole(run.path) as part, open(part, "wb") as file:
             torch.save(saved, file)
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+        cause = error if isinstance(error, OSError) else error.__context__  # torch's own words hide it
+        reason = getattr(cause, "strerror", None) or "is the disk full?"
         raise CheckpointError(
             f"{run.path} cannot be written ({reason}). Make room, or name another folder (COURSE_RUNS)."
         ) from None

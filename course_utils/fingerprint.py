@@ -105,7 +105,7 @@ def digest(value: object) -> str:
         found.update(value.flatten().view(torch.uint8).numpy())
         value = (value.dtype, value.shape)
     elif isinstance(value, (list, tuple)):
-        value = [digest(v) if isinstance(v, (*WHOLE, list, tuple)) else v for v in value]
+        value = [digest(v) if isinstance(v, (*WHOLE, list, tuple)) else v for v in value[:]]
     found.update(text(value).encode())
     return found.hexdigest()[:16]
 
