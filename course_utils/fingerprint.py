@@ -313,7 +313,10 @@ def set_random_states(states: dict) -> None:
 def untouched(*things: object) -> Iterator[None]:
     """A block in float32, without output, after which all generators and all that the things reach is as before."""
     undo, seen, states = [], set(), random_states()
-    own = {"__main__", *(getattr(thing, "__module__", None) for thing in things)}  # where learners define things
+    own = {
+        "__main__",
+        *(getattr(thing, "__module__", None) for thing in things),
+    }  # where learners define things
 
     def keep(thing):
         inside = ()

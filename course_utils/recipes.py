@@ -128,8 +128,14 @@ def sgd(model, peak_lr, weight_decay):
 
 def triangular(optimizer, peak_lr, steps):
     """The learning rate climbs to its peak over the first fifth of the steps, then falls to zero."""
+    climb = 0.2 if steps > 5 else 0.0  # five steps have no first fifth
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak_lr, total_steps=steps, pct_start=0.2, anneal_strategy="linear", cycle_momentum=False
+        optimizer,
+        peak_lr,
+        total_steps=max(steps, 2),
+        pct_start=climb,
+        anneal_strategy="linear",
+        cycle_momentum=False,
     )
 
 

@@ -590,6 +590,7 @@ def test_story_8_the_command_and_a_cell_of_the_same_recipe_are_two_runs(monkeypa
         np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28), np.uint8),
         np.arange(60) % 10,
         tuple("0123456789"),
+        digest="none",
     )
     values = recipe("lenet", "mnist", "smoke") | {"limit": None, "epochs": 1}
     monkeypatch.setattr(experiment, "load_arrays", lambda name, split: data)
