@@ -1,0 +1,1 @@
+"""The checks of the lessons' exercises, one module a lesson, and the frame that they share."""
