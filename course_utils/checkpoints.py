@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from course_utils.fingerprint import difference, digest, fingerprint, random_states, set_random_states
-from course_utils.settings import device, processor, runs, whole
+from course_utils.fingerprint import difference, digest, fingerprint
+from course_utils.settings import device, processor, random_states, runs, set_random_states, whole
 
 if os.name == "nt":
     import msvcrt

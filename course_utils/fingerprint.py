@@ -14,7 +14,6 @@ import inspect
 import io
 import itertools
 import operator
-import random
 import re
 import types
 import warnings
@@ -29,15 +28,11 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from course_utils.data import TensorLoader
-from course_utils.settings import autocast, seed_all
+from course_utils.settings import autocast, random_states, seed_all, set_random_states
 
 NOISE = torch.from_numpy(np.random.RandomState(0).standard_normal(65537).astype(np.float32))
 WHOLE = (torch.Tensor, np.ndarray)
-MOVED = (
-    "lr",
-    "momentum",
-    "betas",
-)  # what a schedule moves in a group of parameters, where it also keeps notes:
+MOVED = ("lr", "momentum", "betas")  # what a schedule moves in a group; and what it notes there:
 NOTES = ("params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 
 
@@ -46,37 +41,42 @@ def fingerprint(run: object, loader: Iterable, val: Iterable | None, epochs: int
     model, criterion, optimizer, scheduler = run.model, run.criterion, run.optimizer, run.scheduler
     named = [*model.named_parameters(), *model.named_buffers()]
     names, groups = {id(t): name for name, t in named}, optimizer.param_groups
-    parts = {"start": start, "seed": str(torch.initial_seed()), "epochs": epochs, "precision": run.precision}
-    parts["network"] = text(model)
+    seed = torch.initial_seed()  # 64 random bits where nobody has set it
+    parts = {"start": start, "seed": str(seed) if seed < 2**32 else "none", "epochs": epochs}
+    parts |= {"precision": run.precision, "network": text(model)}
     parts["tensors"] = [f"{name} {list(t.shape)}{', trained' * t.requires_grad}" for name, t in named]
-    with untouched(model, criterion):
+    with untouched(model, criterion, getattr(loader, "dataset", None), getattr(val, "dataset", None)):
         parts |= {"data": [facts(loader), items(loader)], "validation": [facts(val), items(val)]}
         images = next((batch[0] for batch in map(look_at, (loader, val)) if batch), None)
         statistics, code, loss = behaviour(model, criterion, images)
-    parts["criterion"] = [*arguments(criterion), loss]
-    parts["optimizer"] = arguments(optimizer)
-    parts["optimizer"] += [
-        [names.get(id(p), "a foreign tensor") for p in group["params"]] for group in groups
-    ]
-    parts["optimizer"] += [{k: text(v) for k, v in g.items() if k not in (*MOVED, *NOTES)} for g in groups]
-    parts["schedule"] = [*arguments(scheduler), rates(optimizer, scheduler, loader, epochs)]
+    moved = [[names.get(id(p), "no parameter") for p in group["params"]] for group in groups]
+    settings = [{k: text(v) for k, v in g.items() if k not in (*MOVED, *NOTES)} for g in groups]
     kept = {name: t.detach() for name, t in named if t.is_floating_point() and name not in statistics}
-    return parts | {"code": code, "weights": {name: root_mean_square(t) for name, t in kept.items()}}
+    return parts | {
+        "criterion": [*arguments(criterion), loss],
+        "optimizer": [*arguments(optimizer), moved, settings],
+        "schedule": [*arguments(scheduler), rates(optimizer, scheduler, loader, epochs)],
+        "code": code,
+        "weights": {name: root_mean_square(t) for name, t in kept.items()},
+    }
 
 
 def difference(there: object, here: object, what: str = "") -> str:
     """The first point in which two descriptions differ, in a few words, or "". Of a dict only what both know counts."""
+    if isinstance(there, str) and isinstance(here, str) and "\n" in there + here:
+        there, here = there.split("\n"), here.split("\n")
     if isinstance(there, dict) and isinstance(here, dict):
         pairs = [(f"{what} {k}".strip(), there[k], here[k]) for k in here if k in there]
     elif isinstance(there, list) and isinstance(here, list):
         pairs = [(what, a, b) for a, b in itertools.zip_longest(there, here, fillvalue="nothing")]
-    elif isinstance(there, str) and isinstance(here, str) and "\n" in there + here:
-        return difference(there.split("\n"), here.split("\n"), what)
     elif isinstance(there, tuple) and isinstance(here, tuple):
         return "" if close(there, here, min(there[0], here[0])) else f"{what} differs"
+    elif isinstance(there, (dict, list)) or isinstance(here, (dict, list)):
+        return f"{what} differs"
     else:
-        a, b = (re.split(r"\n|': ", str(value).strip())[0][:60] for value in (there, here))
-        return "" if there == here else f"{what}: {a} there, {b} here"
+        return (
+            "" if there == here else f"{what}: {str(there).strip()[:60]} there, {str(here).strip()[:60]} here"
+        )
     return next(filter(None, (difference(a, b, name) for name, a, b in pairs)), "")
 
 
@@ -111,7 +111,7 @@ def digest(value: object) -> str:
 
 
 def arguments(thing: object) -> list:
-    """The class of an object and those of its constructor's arguments that it keeps and that are numbers or words."""
+    """The class of an object, and those of its constructor's arguments that it keeps as numbers or words."""
     if thing is None or isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
         return ["none" if thing is None else "a function"]
     names = inspect.signature(type(thing).__init__).parameters.keys() - {"last_epoch", *MOVED}
@@ -129,16 +129,15 @@ def facts(data: object) -> object:
         return facts(data.tensors)
     if isinstance(data, (list, tuple, *WHOLE)):
         return f"{type(data).__name__} of {len(data)}, content {digest(data)}"
-    held = vars(data).items() if hasattr(data, "__dict__") else ()
+    held = getattr(data, "__dict__", {}).items()
     found = {
         k: digest(v) for k, v in held if isinstance(v, WHOLE) or k in ("targets", "indices", "replacement")
     }
     if isinstance(data, DataLoader):
-        found |= {name: getattr(data, name) for name in ("batch_size", "drop_last")}
+        found |= {"batch_size": data.batch_size, "drop_last": data.drop_last, "set": facts(data.dataset)}
         found["seed"] = data.generator and str(data.generator.initial_seed())
         found["order"] = [facts(data.sampler), type(data.batch_sampler).__name__]
-        found["set"] = facts(data.dataset)
-    if isinstance(data, Subset):
+    elif isinstance(data, Subset):
         found["of"] = facts(data.dataset)
     elif not hasattr(data, "__iter__"):
         found["repr"] = text(data)
@@ -180,8 +179,8 @@ def rates(optimizer: torch.optim.Optimizer, scheduler: object, loader: Iterable,
             if step > now and (step % stride == 0 or not jumps):
                 schedule.step(*[step] * jumps)
             if step % stride == 0:
-                moved = [{k: group[k] for k in MOVED if k in group} for group in twin.param_groups]
-                found[f"step {step}"] = [{k: f"{np.ravel(v)[0]:.6g}" for k, v in g.items()} for g in moved]
+                moved = [{k: np.ravel(g[k])[0] for k in MOVED if k in g} for g in twin.param_groups]
+                found[f"step {step}"] = [{k: f"{v:.6g}" for k, v in group.items()} for group in moved]
     return found
 
 
@@ -211,9 +210,9 @@ def root_mean_square(tensor: torch.Tensor) -> tuple[float, float]:
 
 def behaviour(model: nn.Module, criterion: Callable, images: torch.Tensor | None) -> tuple[set, dict, dict]:
     """Names of the buffers that training moves, and what network and criterion do; inside `untouched` alone."""
-    place, looks = next(model.parameters(), NOISE).device, []
+    place, looks, outputs = next(model.parameters(), NOISE).device, [], {}
     images = None if images is None else images[:2].to(place)
-    draws = F.dropout(torch.ones(64, device=place))  # another machine may draw other numbers
+    draws = digest(F.dropout(torch.ones(64, device=place)))  # another machine may draw other numbers
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     statistics = set(before)
     fill(model, (), 0)
@@ -221,12 +220,16 @@ def behaviour(model: nn.Module, criterion: Callable, images: torch.Tensor | None
         model.train()(images.clone())
         after = dict(model.named_buffers())
         statistics = {name for name in before if not torch.equal(before[name], after[name])}
+    for name, module in model.named_modules():
+        module.register_forward_hook(functools.partial(note, outputs, name))
     for shake in (0, 1e-5):  # what a shake of the weights moves much would differ by machine, too
         fill(model, statistics, shake)
-        (training, output), (evaluation, _) = (one_pass(model, images, mode) for mode in (True, False))
+        (training, output), (evaluation, _) = (
+            one_pass(model, images, mode, outputs) for mode in (True, False)
+        )
         looks.append((training, evaluation, losses(model, criterion, output)))
     training, evaluation, loss = (steady(*pair) for pair in zip(*looks, strict=True))
-    return statistics, {"in evaluation": evaluation, "in training": {f"({digest(draws)})": training}}, loss
+    return statistics, {"in evaluation": evaluation, "in training": {f"({draws})": training}}, loss
 
 
 @torch.no_grad()
@@ -234,52 +237,51 @@ def fill(model: nn.Module, statistics: Iterable[str], shake: float) -> None:
     """Fixed weights of deviation sqrt(2 / fan-in), each changed by about its `shake`-th part; statistics 1."""
     for i, p in enumerate(model.parameters()):
         scale = (2 / max(1, p[0].numel())) ** 0.5 if p.ndim > 1 else 1
-        values = noise(p.numel(), 89 * i) * (1 + shake * noise(p.numel(), 89 * i + 1))
-        p.data = (scale * values).view(p.shape).to(p.device, p.dtype)  # contiguous
+        values = scale * noise(p.numel(), 89 * i) * (1 + shake * noise(p.numel(), 89 * i + 1))
+        p.data = values.view(p.shape).to(p.device, p.dtype)  # contiguous
     for name in statistics:
         model.get_buffer(name).fill_(1)
 
 
-def one_pass(model: nn.Module, images: torch.Tensor | None, training: bool) -> tuple[dict, object]:
+def note(found: dict, name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+    """A forward hook: the output of a module, as numbers."""
+    found |= {f"{name} output {len(found) + i}": numbers(t) for i, t in enumerate(tensors(output))}
+
+
+def one_pass(model: nn.Module, images: torch.Tensor, training: bool, outputs: dict) -> tuple[dict, object]:
     """The outputs of all modules and the gradients of all parameters in one mode, as numbers; and the output."""
+    outputs.clear()
     found, output = {}, None
-
-    def note(name):
-        def hook(module, inputs, output):
-            for t in tensors(output):
-                found[f"{name} output {len(found)}"] = numbers(t)
-
-        return hook
-
     with contextlib.suppress(Exception):  # its own error is training's to show
         seed_all(0)
-        hooks = [m.register_forward_hook(note(name)) for name, m in model.train(training).named_modules()]
-        output = model(images.clone())
-        total = sum(projection(t) for t in tensors(output) if t.requires_grad)
+        output = model.train(training)(images.clone())
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        total = sum(projection(t) for t in tensors(output) if t.requires_grad)
         slopes = torch.autograd.grad(total, [*trained.values()], allow_unused=True)
-        for name, slope in zip(trained, slopes, strict=True):
-            found[f"{name} gradient"] = (0.0, 0.0, 0.0) if slope is None else numbers(slope, 1e-2)
-    for hook in hooks:
-        hook.remove()
-    return found, output
+        slopes = [torch.zeros(1) if slope is None else slope for slope in slopes]
+        found = {
+            f"{name} gradient": numbers(slope, 1e-2) for name, slope in zip(trained, slopes, strict=True)
+        }
+    return outputs | found, output
 
 
 def losses(model: nn.Module, criterion: Callable, output: object) -> dict:
     """The loss of fixed logits that contain every class, and its gradient."""
+    found = {}
     with contextlib.suppress(Exception):
         last = [*model.parameters()][-1] if output is None else tensors(output)[0][0]
-        classes, rows = len(last), torch.arange(min(len(last), 1000), device=last.device)
-        several = len(output) if isinstance(output, tuple) else 0
+        size, several = len(last), isinstance(output, tuple)
+        rows = torch.arange(min(size, 1000), device=last.device)
         logits = [
-            noise(len(rows) * classes, i).view(-1, classes).to(last.device) for i in range(several or 1)
+            noise(len(rows) * size, i).view(-1, size).to(last.device)
+            for i in range(len(output) if several else 1)
         ]
-        logits = [z.requires_grad_() for z in logits]
+        logits = tuple(z.requires_grad_() for z in logits)
         seed_all(0)
-        loss = criterion(tuple(logits) if several else logits[0], rows)
-        slopes = torch.autograd.grad(loss, logits)
-        return {"loss": numbers(loss, 1e-4), **{f"gradient {i}": numbers(g) for i, g in enumerate(slopes)}}
-    return {}
+        found["loss"] = numbers(loss := criterion(logits if several else logits[0], rows), 1e-4)
+        slopes = torch.autograd.grad(loss, logits, allow_unused=True)
+        found |= {f"gradient {i}": numbers(slope) for i, slope in enumerate(slopes) if slope is not None}
+    return found
 
 
 def tensors(output: object) -> list[torch.Tensor]:
@@ -292,27 +294,10 @@ def tensors(output: object) -> list[torch.Tensor]:
     return [t for part in inside for t in tensors(part)]
 
 
-def random_states() -> dict:
-    """The states of all generators, as a checkpoint holds them."""
-    name, keys, *rest = np.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    states = {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": (name, keys.tolist(), *rest)}
-    return states | {"python": random.getstate()}
-
-
-def set_random_states(states: dict) -> None:
-    """Put all generators back; of the GPUs those that are here."""
-    torch.set_rng_state(states["torch"])
-    for i, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state, i)
-    np.random.set_state(states["numpy"])
-    random.setstate(states["python"])
-
-
 @contextlib.contextmanager
 def untouched(*things: object) -> Iterator[None]:
     """A block in float32, without output, after which all generators and all that the things reach is as before."""
-    undo, seen, states = [], set(), random_states()
+    undo, seen, states, later = [], set(), random_states(), functools.partial
     own = {
         "__main__",
         *(getattr(thing, "__module__", None) for thing in things),
@@ -323,26 +308,24 @@ def untouched(*things: object) -> Iterator[None]:
         if id(thing) in seen or seen.add(id(thing)):
             return
         if isinstance(thing, torch.Tensor):
-            undo.append(functools.partial(setattr, thing, "data", thing.data))
+            undo.append(later(setattr, thing, "data", thing.data))
             thing.data = thing.data if isinstance(thing, nn.Parameter) else thing.data.clone()
         elif isinstance(thing, np.ndarray):
-            undo.append(functools.partial(np.copyto, thing, thing.copy()))
+            undo.append(later(np.copyto, thing, thing.copy()))
         elif isinstance(thing, (dict, set, list, deque)):
             inside = [*(thing.values() if isinstance(thing, dict) else thing)]
-            undo.append(functools.partial(refill, thing, copy.copy(thing)))
+            undo.append(later(refill, thing, copy.copy(thing)))
         elif isinstance(thing, torch.Generator):
-            undo.append(functools.partial(thing.set_state, thing.get_state()))
+            undo.append(later(thing.set_state, thing.get_state()))
         elif isinstance(thing, np.random.Generator):
-            undo.append(functools.partial(setattr, thing.bit_generator, "state", thing.bit_generator.state))
-        elif isinstance(thing, types.MethodType):
-            inside = thing.__self__, thing.__func__
+            undo.append(later(setattr, thing.bit_generator, "state", thing.bit_generator.state))
         elif isinstance(thing, types.FunctionType) and thing.__module__ in own:
             with contextlib.suppress(ValueError):  # a name that is not bound yet
                 used = inspect.getclosurevars(thing)
-                undo.append(functools.partial(thing.__globals__.update, used.globals))
+                undo.append(later(thing.__globals__.update, used.globals))
                 inside = [*used.nonlocals.values(), *used.globals.values()]
-        elif isinstance(thing, tuple):
-            inside = thing
+        elif isinstance(thing, (tuple, types.MethodType)):
+            inside = thing if isinstance(thing, tuple) else (thing.__self__, thing.__func__)
         elif isinstance(thing, nn.Module) or (type(thing).__module__ in own and hasattr(thing, "__dict__")):
             inside = [vars(thing), getattr(type(thing), "forward", None)]
         for part in inside if len(inside) <= 1000 else ():
@@ -352,7 +335,8 @@ def untouched(*things: object) -> Iterator[None]:
         keep(thing)
     try:
         quiet = contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(action="ignore")
-        with quiet[0], quiet[1], torch.enable_grad(), autocast("float32"):
+        exact = torch.backends.cudnn.flags(enabled=False), autocast("float32")  # cuDNN rounds to TF32
+        with quiet[0], quiet[1], exact[0], exact[1], torch.enable_grad():
             yield
     finally:
         for action in reversed(undo):

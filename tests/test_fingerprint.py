@@ -605,7 +605,7 @@ def state(model, hooked):
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_look_at_a_run_leaves_a_trace(broken, capsys):
     settings.seed_all(7)
-    model, hooked, calls = Busy().to(memory_format=torch.channels_last), [], []
+    model, hooked = Busy().to(memory_format=torch.channels_last), []
     model.norm.register_forward_hook(lambda m, i, out: hooked.append(out))
     run = checkpoints.Run(
         model, torch.optim.SGD(model.parameters(), 0.1), None, nn.CrossEntropyLoss(), "float32", False
@@ -614,12 +614,12 @@ def test_a_look_at_a_run_leaves_a_trace(broken, capsys):
     loader = DataLoader(data, 16, shuffle=True, generator=torch.Generator().manual_seed(9))
     once = iter(batches()["loader"])
     if broken:
-        model.head.register_forward_hook(lambda m, i, out: calls.append(0) or 1 / 0)
+        model.head.register_forward_hook(lambda m, i, out: 1 / 0)
     before = state(model, hooked), loader.generator.get_state().tolist()
     parts = fingerprint(run, loader, once, 2, "random")
     assert (state(model, hooked), loader.generator.get_state().tolist()) == before
     assert len(list(once)) == 3 and capsys.readouterr().out == ""
-    assert bool(parts["code"]["in evaluation"]) != broken and bool(calls) == broken
+    assert bool(parts["code"]["in evaluation"]) != broken
 
 
 def test_a_run_with_a_checkpoint_ends_with_other_weights_than_one_without(tmp_path):
