@@ -25,7 +25,14 @@ def bench(monkeypatch, tmp_path):
 
 def put(variant, seed, top1, precision="bfloat16", version=None):
     values = recipe("alexnet", "cifar100", "cpu", variant)
-    record = {"seed": seed, "precision": precision, "minutes": 4.0 + seed, "val": {"top1": top1}}
+    record = {"model": "alexnet", "dataset": "cifar100", "profile": "cpu", "variant": variant, "seed": seed}
+    record |= {
+        "precision": precision,
+        "minutes": 4.0 + seed,
+        "val": {"top1": top1},
+        "test": None,
+        "history": {},
+    }
     record["recipe"] = values | ({"version": version} if version else {})
     name = ledger.run_name("alexnet", "cifar100", "cpu", variant, seed)
     ledger.write_json(record, ledger.folder("results") / f"{name}.json")

@@ -126,6 +126,20 @@ assert before == (states(), torch.get_default_dtype(), torch.is_grad_enabled(), 
     assert python(code, tmp_path, PYTHONPATH=str(ROOT)) == ("", "", [])
 
 
+def test_a_lesson_in_numpy_waits_for_torch(tmp_path):
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text("raise SystemExit('torch is imported')")
+    code = """
+import numpy as np
+from course_utils import doctor, ledger, settings, __main__
+from course_utils.data import Arrays, load_arrays, validation_split
+print(ledger.banner("01", load_arrays("mnist", "test"), numpy_only=True))
+"""
+    path = os.pathsep.join([str(tmp_path / "fake"), str(ROOT)])
+    out, err, _ = python(code, tmp_path, PYTHONPATH=path)
+    assert "mnist complete" in out and "device" not in out and err == ""
+
+
 def test_the_wheel_lacks_a_module_holds_other_things_or_needs_the_checkout(tmp_path):
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns("__pycache__")
