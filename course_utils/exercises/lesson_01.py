@@ -5,7 +5,16 @@ import numpy as np
 from course_utils.exercises.frame import Check, predict, use
 from course_utils.from_scratch.nn import Linear, ReLU, Sequential, Tanh, numerical_gradient
 
-__all__ = ["predict", "use", "check_linear", "check_layer", "check_slopes", "check_loss", "diagnoses", "patients"]
+__all__ = [
+    "predict",
+    "use",
+    "check_linear",
+    "check_layer",
+    "check_slopes",
+    "check_loss",
+    "diagnoses",
+    "patients",
+]
 
 
 # 01.1: a layer of neurons without loops
@@ -133,7 +142,9 @@ check_slopes = Check(
     slopes_case,
     names=("ReLU", "tanh", "sigmoid"),
     mistakes={
-        "These are the slopes alone: multiply them by dy.": lambda x, dy: slopes_by_differences(x, 1 + 0 * dy),
+        "These are the slopes alone: multiply them by dy.": lambda x, dy: slopes_by_differences(
+            x, 1 + 0 * dy
+        ),
         "ReLU asks whether x is above 0, not whether dy is.": slopes_with(relu=lambda x, dy: dy * (dy > 0)),
         "That is ReLU's value; its slope is 0 or 1.": slopes_with(relu=lambda x, dy: dy * np.maximum(x, 0)),
         "In 1 - y**2, y is tanh(x), not x.": slopes_with(tanh=lambda x, dy: dy * (1 - x**2)),
