@@ -1,5 +1,10 @@
 """The checks of lesson 01: right answers in several styles pass, a classmate's mistakes are named."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -281,3 +286,12 @@ def test_a_patient_has_another_disease_than_its_diagnosis():
     assert max(errors["C"].values()) < 1e-7
     assert all(error == pytest.approx(7 / 8, abs=1e-5) for error in errors["B"].values())
     assert lesson_01.diagnoses == {"A": "db", "B": "loss", "C": "none", "D": "tanh"}
+
+
+def test_the_lesson_in_numpy_imports_torch_when_it_begins():
+    root = Path(__file__).resolve().parents[2]
+    cells = json.loads((root / "notebooks/01_neural_networks_in_numpy.ipynb").read_text(encoding="utf-8"))["cells"]
+    (setup,) = ("".join(c["source"]) for c in cells if "setup" in c["metadata"].get("tags", []))
+    code = f"import sys\nsys.path.insert(0, {str(root)!r})\n{setup}\nprint('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "False"
