@@ -290,7 +290,8 @@ def test_a_patient_has_another_disease_than_its_diagnosis():
 
 def test_the_lesson_in_numpy_imports_torch_when_it_begins():
     root = Path(__file__).resolve().parents[2]
-    cells = json.loads((root / "notebooks/01_neural_networks_in_numpy.ipynb").read_text(encoding="utf-8"))["cells"]
+    lesson = (root / "notebooks/01_neural_networks_in_numpy.ipynb").read_text(encoding="utf-8")
+    cells = json.loads(lesson)["cells"]
     (setup,) = ("".join(c["source"]) for c in cells if "setup" in c["metadata"].get("tags", []))
     code = f"import sys\nsys.path.insert(0, {str(root)!r})\n{setup}\nprint('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
