@@ -90,7 +90,7 @@ def test_a_run_by_an_older_recipe_is_averaged_with_the_ledgers(checkout, capsys,
 def test_a_run_from_before_an_argument_was_added_is_left_out(checkout):
     values = recipes.recipe("resnet", "fashion", "cpu")
     shorter = values | {
-        "network": {"depth": values["network"]["depth"]}
+        "network": {key: values["network"][key] for key in ("depth", "width")}
     }  # the other arguments have their defaults
     run = record(0, 0.8, model="resnet", dataset="fashion", recipe=shorter)
     put(settings.runs(), run)

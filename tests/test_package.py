@@ -19,6 +19,7 @@ LAYERS = (
     "explain plots models from_scratch",
     "fingerprint",
     "checkpoints",
+    "checks",
     "training",
     "recipes variants ledger transfer",
     "experiment doctor exercises",
