@@ -73,7 +73,7 @@ def check_labels(y: torch.Tensor, classes: int) -> None:
     """Raise ValueError where a label is not one of the network's outputs."""
     lowest, highest = y.aminmax()
     if lowest < 0:
-        raise ValueError(f"a label is {lowest}; expected 0 to {classes - 1}. Count classes from 0, leave others out.")
+        raise ValueError(f"a label is {lowest}; expected 0 to {classes - 1}. Count classes from 0.")
     if highest >= classes:
         raise ValueError(
             f"the network has {classes} outputs and the labels go up to {highest}, so there are at least "
