@@ -155,7 +155,7 @@ def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tenso
         if y.shape != (len(x),) or y.is_floating_point() or y.is_complex():
             raise ValueError(
                 f"the labels of a batch are {y.dtype} of shape {tuple(y.shape)}; expected one whole number an "
-                f"image, int64 of shape ({len(x)},). Convert them: y.flatten().long()."
+                f"image, int64 of shape ({len(x)},). Convert them: y.long(), or y.argmax(1) for one-hot rows."
             )
         yield x, y.long()
     if empty:
