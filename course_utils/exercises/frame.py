@@ -260,12 +260,13 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
         guess = next((word for word in choices if word[0].isdigit() and float(word) == guess), guess)
     given, wanted = (list(x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x])
                      for x in (guess, answer))  # fmt: skip
-    unknown = [x for x in given if str(x).strip().lower() not in [word.lower() for word in choices]]
+    words = [word.lower() for word in choices]
+    unknown = [x for x in given if not isinstance(x, str) or x.strip().lower() not in words]
     if holds_ellipsis(guess):
         print(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
     elif choices and unknown:
         print(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
-    elif len(given) != len(wanted):
+    elif len(given) != len(wanted) > 1:
         print(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
