@@ -66,14 +66,16 @@ def show_images(
 def show_maps(
     maps: np.ndarray, titles: Sequence[str], title: str, columns: int = 8, side: float = 1.1
 ) -> None:
-    """Filters or feature maps (N, H, W) in a grid on one colour scale, symmetric about white, with its bar."""
+    """Filters or feature maps (N, H, W) in a grid on one colour scale, symmetric about white, with its bar.
+
+    titles: one a map, or none at all: [].
+    """
     rows, limit = -(-len(maps) // columns), float(np.abs(maps).max()) or 1.0
-    with figure(
-        title, rows, columns, (side * columns + 0.8, side * rows * 1.25 + 0.45), squeeze=False
-    ) as axes:
+    height = rows * side * (1.25 if any(titles) else 1.05) + 0.45
+    with figure(title, rows, columns, (side * columns + 0.8, height), squeeze=False) as axes:
         for ax in axes.flat:
             ax.axis("off")
-        for ax, picture, text in zip(axes.flat, maps, titles, strict=False):
+        for ax, picture, text in zip(axes.flat, maps, titles or [""] * len(maps), strict=False):
             drawn = ax.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit)
             ax.set_title(text, fontsize=9)
         axes[0, 0].figure.colorbar(drawn, ax=axes, shrink=0.8, label="value")

@@ -69,3 +69,11 @@ def test_a_figure_takes_colours_or_sizes_from_the_readers_style(tmp_path):
         assert np.array_equal(draw(tmp_path / "b.png"), plain)
         assert dict(plt.rcParams) == before
     assert plain[0, 0].tolist() == [1, 1, 1, 1]
+
+
+def test_maps_without_titles_stop_the_lesson(monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda: None)
+    plots.show_maps(np.ones((3, 4, 4)), [], "Three maps without a word", columns=2)
+    drawn = [image for ax in plt.gcf().axes for image in ax.images]
+    assert len(drawn) == 3
+    plt.close("all")

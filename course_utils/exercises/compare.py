@@ -1,6 +1,7 @@
 """Whether two results are the same, and, in words for a learner, how they differ."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,23 +75,26 @@ def difference(got: Any, want: Any, tolerance: float | None = None, names: tuple
 
     tolerance: relative to the largest expected value. names: of the parts of a tuple; name: of the whole.
     """
-    begin = f"your {name} is" if name else "you return"
-    plain = f"{begin} {show(got)}, expected {show(want)}"
+    begin, results = f"your {name} is" if name else "you return", (got, want)
+
+    def plain() -> str:  # formatted only where something is wrong
+        return f"{begin} {show(results[0])}, expected {show(results[1])}"
+
     if isinstance(want, list | tuple):
         want, got = dict(enumerate(want)), dict(enumerate(got)) if isinstance(got, list | tuple) else got
     if isinstance(want, dict):
         scalars = not names and all(array(part).ndim == 0 for part in want.values())
         if not isinstance(got, dict) or got.keys() != want.keys():
             many = f"{len(got)} values" if isinstance(got, dict) else kind(got)
-            return plain if scalars else f"{begin} {many}, expected {len(want)} values"
+            return plain() if scalars else f"{begin} {many}, expected {len(want)} values"
         parts = names or [f"{name or 'result'}[{key!r}]" for key in want]
-        texts = [difference(got[k], want[k], tolerance, (), p) for k, p in zip(want, parts, strict=True)]
-        return next((plain if scalars else text for text in texts if text), "")
+        texts = (difference(got[k], want[k], tolerance, (), p) for k, p in zip(want, parts, strict=True))
+        return next((plain() if scalars else text for text in texts if text), "")
     a, b, whose = array(got), array(want), f"your {name or 'result'}"
     if b.dtype == object:
-        return "" if type(got) is type(want) and got == want else plain
+        return "" if type(got) is type(want) and got == want else plain()
     if a.dtype == object or (b.ndim and is_tensor(got) != is_tensor(want)):
-        return f"{whose} is {kind(got)}, expected {kind(want)}" if b.ndim else plain
+        return f"{whose} is {kind(got)}, expected {kind(want)}" if b.ndim else plain()
     if a.shape != b.shape:
         text = f"{whose} has shape {a.shape}, expected {b.shape or 'a single number'}"
         return text + ": it is transposed" * is_transposed(a, b, tolerance)
@@ -101,21 +105,26 @@ def difference(got: Any, want: Any, tolerance: float | None = None, names: tuple
 
 
 def wrong_values(
-    a: np.ndarray, b: np.ndarray, right: np.ndarray, tolerance: float | None, whose: str, plain: str
+    a: np.ndarray,
+    b: np.ndarray,
+    right: np.ndarray,
+    tolerance: float | None,
+    whose: str,
+    plain: Callable[[], str],
 ) -> str:
     """What is wrong with numbers of the right shape: NaN, sign, a factor, or the first that differs."""
     if np.isnan(a).any() > np.isnan(b).any():
-        return f"{whose} holds NaN" if b.ndim else plain
+        return f"{whose} holds NaN" if b.ndim else plain()
     if is_transposed(a, b, tolerance):
         return f"{whose} is transposed"
     if close(-1.0 * a, b, tolerance).all():
-        return f"{plain}: the sign is wrong" if b.size <= SMALL else f"{whose} has the wrong sign"
+        return f"{plain()}: the sign is wrong" if b.size <= SMALL else f"{whose} has the wrong sign"
     factor = (a * b).sum() / (b * b).sum() if b.size > 1 and b.dtype.kind == "f" and b.any() else 0
     if factor > 0 and close(a / factor, b, tolerance).all():
         many, way = (factor, "large") if factor > 1 else (1 / factor, "small")
         return f"{whose} is {many:.4g} times too {way}"
     if b.size <= SMALL:
-        return plain
+        return plain()
     at = tuple(int(i) for i in np.unravel_index(np.argmin(right), right.shape))
     count = f"{(~right).sum()} of {b.size} values differ"
     return f"{whose} has {show(a[at])} at {list(at)}, expected {show(b[at])}; {count}"

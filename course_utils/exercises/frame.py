@@ -256,10 +256,18 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
     a number that is not whole. choices: the words to choose from.
     """
     guess, answer = (array(x).tolist() if array(x).dtype != object else x for x in (guess, answer))
+    if choices and isinstance(guess, int | float):  # 1e-7 for "1e-7"
+        guess = next((word for word in choices if word[0].isdigit() and float(word) == guess), guess)
+    given, wanted = (list(x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x])
+                     for x in (guess, answer))  # fmt: skip
+    words = [word.lower() for word in choices]
+    unknown = [x for x in given if not isinstance(x, str) or x.strip().lower() not in words]
     if holds_ellipsis(guess):
         print(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
-    elif choices and str(guess).strip().lower() not in [word.lower() for word in choices]:
-        print(f"{label} Not yet: {show(guess)} is none of: {', '.join(choices)}.")
+    elif choices and unknown:
+        print(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
+    elif len(given) != len(wanted) > 1:
+        print(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
         forgot = [text for wrong, text in (mistakes or {}).items() if all(agrees(guess, wrong, tolerance))]

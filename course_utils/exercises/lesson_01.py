@@ -19,7 +19,7 @@ __all__ = [
 
 # 01.1: a layer of neurons without loops
 def layer_input(rng):
-    n, inputs, outputs = rng.integers((1, 2, 2), (5, 6, 6))
+    n, inputs, outputs = rng.choice((2, 3, 4, 5, 6), 3, replace=False)
     x, w = rng.normal(size=(n, inputs)), rng.normal(size=(inputs, outputs))
     return {"x": x, "w": w, "b": rng.normal(size=outputs)}
 
@@ -31,9 +31,11 @@ check_linear = Check(
         "The bias b is missing.": lambda x, w, b: x @ w,
         "b is added once for each neuron, not once for each input.": lambda x, w, b: x @ w + len(w) * b,
         "This adds up all rows: each row of x is a sample of its own.": lambda x, w, b: x.sum(axis=0) @ w + b,
-        "`*` multiplies entry by entry; a sum of products is `@`.": lambda x, w, b: x * w + b,
+        "A sum of products is `@`, not `*`, and its inner sizes agree: (N, inputs) @ (inputs, outputs).": lambda x, w, b: (
+            x * w + b
+        ),
     },
-    correct="The loops are still there, but inside the library, which multiplies many numbers at a time.",
+    correct="With `@` the loops run inside the library, which multiplies many numbers at a time.",
 )
 
 
@@ -49,6 +51,8 @@ def there_and_back(answer, x, w, dy):
     layer.w, layer.b = w, np.ones(w.shape[1])
     layer.forward(x)
     dx = layer.backward(dy)
+    if not (hasattr(layer, "dw") and hasattr(layer, "db")):
+        raise AttributeError("the layer has no attribute 'dw' or 'db': set self.dw and self.db, return dx")
     return dx, layer.dw, layer.db
 
 
@@ -103,6 +107,9 @@ check_layer = Check(
         "A sum, not a mean: the 1/N of the loss is already in dy.": linear_with(
             db=lambda x, w, dy: dy.mean(axis=0)
         ),
+        "A sum, not a mean; the 1/N of the loss is already in dy.": linear_with(
+            dw=lambda x, w, dy: x.T @ dy / len(dy)
+        ),
         "Sums, not means: the 1/N of the loss is already in dy.": MeanOfRows,
         "dw has the shape of w, (inputs, outputs).": Transposed,
         "dx does not depend on x: a product passes dy times the other factor.": linear_with(
@@ -145,6 +152,10 @@ check_slopes = Check(
         "These are the slopes alone: multiply them by dy.": lambda x, dy: slopes_by_differences(
             x, 1 + 0 * dy
         ),
+        "This is ReLU's slope alone: multiply it by dy.": slopes_with(relu=lambda x, dy: 1.0 * (x > 0)),
+        "The factor 1 - y of the sigmoid's slope is missing.": slopes_with(
+            sigmoid=lambda x, dy: dy * ACTIVATIONS[2](x)
+        ),
         "ReLU asks whether x is above 0, not whether dy is.": slopes_with(relu=lambda x, dy: dy * (dy > 0)),
         "That is ReLU's value; its slope is 0 or 1.": slopes_with(relu=lambda x, dy: dy * np.maximum(x, 0)),
         "In 1 - y**2, y is tanh(x), not x.": slopes_with(tanh=lambda x, dy: dy * (1 - x**2)),
@@ -164,11 +175,12 @@ def loss_case(rng):
     return {"z": rng.normal(scale=3, size=(n, k)), "y": rng.integers(0, k, n)}
 
 
-def loss_by_differences(z, y):
-    def loss():
-        return (np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), y]).mean()
+def right_loss(z, y):
+    return (np.logaddexp.reduce(z, axis=1) - z[np.arange(len(y)), y]).mean()
 
-    return loss(), numerical_gradient(loss, z)
+
+def loss_by_differences(z, y):
+    return right_loss(z, y), numerical_gradient(lambda: right_loss(z, y), z)
 
 
 def loss_by_softmax(z, y, largest=lambda z: 0, n=None, target=1):
@@ -188,9 +200,19 @@ def exponent_kept(z, y):
     return (np.log(e.sum(axis=1)) - z[np.arange(len(y)), y]).mean(), loss_by_softmax(z, y)[1]
 
 
+def log_of_p(z, y, least=0.0):
+    p = np.exp(z - row_largest(z))
+    p = p / p.sum(axis=1, keepdims=True)
+    return -np.log(p[np.arange(len(y)), y] + least).mean(), loss_by_softmax(z, y, row_largest)[1]
+
+
+def batch_largest(z, y):
+    log_p = z - z.max() - np.log(np.exp(z - z.max()).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(y)), y].mean(), (np.exp(log_p) - np.eye(z.shape[1])[y]) / len(y)
+
+
 def added_up(z, y):
-    loss, dz = loss_by_softmax(z, y, row_largest, n=1)
-    return len(y) * loss, dz
+    return len(y) * right_loss(z, y), loss_by_softmax(z, y, row_largest, n=1)[1]
 
 
 check_loss = Check(
@@ -199,6 +221,7 @@ check_loss = Check(
     always=(
         {"z": np.array([[1000.0, 1001.0, 999.0], [-1.0, 0.0, 3.0]]), "y": np.array([0, 2])},
         {"z": np.array([[-1000.0, -1001.0]]), "y": np.array([1])},
+        {"z": np.array([[0.0, -1.0], [1000.0, 0.0]]), "y": np.array([0, 1])},
     ),
     names=("loss", "dz"),
     mistakes={
@@ -206,13 +229,16 @@ check_loss = Check(
         "exp(1000) is too large for a number; take the largest logit of the row out first.": exponent_kept,
         "Take out the largest logit of each row: the largest of the batch turns other rows into exp(-1000) = 0.":
         lambda z, y: loss_by_softmax(z, y, np.max),
-        "The loss is a mean over N rows: 1/N is missing in dz.": lambda z, y: loss_by_softmax(
-            z, y, row_largest, n=1
-        ),
+        "Take out the largest logit of each row; the largest of the batch turns others into exp(-1000) = 0.":
+        batch_largest,
+        "A p may round to 0: take log p as z - log(sum of exp(z)), not as the logarithm of p.": log_of_p,
+        "A small number added to p caps the loss: take log p as z - log(sum of exp(z)).":
+        lambda z, y: log_of_p(z, y, 1e-12),
+        "The loss is a mean over N rows: 1/N is missing in dz.":
+        lambda z, y: (right_loss(z, y), loss_by_softmax(z, y, row_largest, n=1)[1]),
         "The loss is a mean over the rows, and so dz has 1/N.": added_up,
-        "This is p / N: the right class's logit is also in the loss by itself.": lambda z, y: loss_by_softmax(
-            z, y, row_largest, target=0
-        ),
+        "This is p / N: the right class's logit is also in the loss by itself.":
+        lambda z, y: (right_loss(z, y), loss_by_softmax(z, y, row_largest, target=0)[1]),
     },
     correct="dz is what the network said minus what is true: each row of it adds up to 0.",
 )  # fmt: skip

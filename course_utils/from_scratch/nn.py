@@ -199,7 +199,7 @@ def relative_error(a, b):
 def gradient_check(net, x, y, h=1e-5):
     """{parameter: relative error of its gradient}, for a network and a batch in float64.
 
-    1e-7 or less is right, 1e-2 or more is wrong; between them a ReLU may have met its corner (CS231n,
+    1e-7 or less is right, 1e-2 or more is wrong; between them a ReLU may have met its kink (CS231n,
     "Gradient checks"). The gradient 0 of a bias before batch norm drowns in rounding: any error is right.
     """
     loss = SoftmaxCrossEntropy()

@@ -471,7 +471,15 @@ def test_a_guess_in_words_or_in_parts_is_not_compared(capsys):
     assert text == "04.1 Not yet: 'sigmoid' is none of: tanh, ReLU."
     assert said(capsys, ["a", "c", "b"], ["a", "b", "c"]).endswith("1 of 3 are right.")
     assert said(capsys, (6, 28, 28), (6, 28, 28)).endswith("You are right.")
-    assert said(capsys, {"a": 1}, {"a": 1, "b": 2}).endswith("1 of 2 are right.")
+
+
+def test_an_unfinished_guess_or_one_in_other_words_costs_the_answer(capsys):
+    assert said(capsys, {"a": 1}, {"a": 1, "b": 2}) == "04.1 Not yet: expected 2 values, your guess has 1."
+    assert said(capsys, [2.3, 3], (2.3, 3.0, 4.0)) == "04.1 Not yet: expected 3 values, your guess has 2."
+    for guess in ({"a": "db", "b": None}, {"a": "db", "b": "everything"}):
+        text = said(capsys, guess, {"a": "db", "b": "none"}, choices=("db", "none", "dw"))
+        assert "is none of: db, none, dw." in text
+    assert "You are right" in said(capsys, 1e-7, "1e-7", choices=("0", "1e-7", "1e-3"))
 
 
 @pytest.mark.parametrize(
@@ -479,7 +487,8 @@ def test_a_guess_in_words_or_in_parts_is_not_compared(capsys):
 )
 def test_a_strange_guess_stops_the_lesson(guess, capsys):
     for answer in (4.6, 3, "a", (1, 2)):
-        assert said(capsys, guess, answer).startswith("04.1 You said")
+        text = said(capsys, guess, answer)
+        assert text.startswith(("04.1 You said", "04.1 Not yet: expected 2 values, your guess has "))
 
 
 def test_the_frame_imports_torch_or_needs_it_for_a_numpy_lesson():

@@ -95,6 +95,13 @@ class BiasMean(MyLinear):
         return dx
 
 
+class MeanInWeights(MyLinear):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.dw = self.x.T @ dy / len(self.x)
+        return dx
+
+
 class WrongWay(MyLinear):
     def backward(self, dy):
         dx = super().backward(dy)
@@ -146,6 +153,10 @@ def slopes_alone(x, dy):
 
 def sign_of_dy(x, dy):
     return np.maximum(dy, 0), *from_outputs(x, dy)[1:]
+
+
+def slope_of_relu_alone(x, dy):
+    return np.heaviside(x, 0), *from_outputs(x, dy)[1:]
 
 
 def square_of_x(x, dy):
@@ -201,6 +212,26 @@ def largest_of_all(z, y):
     return -np.log(p[range(len(y)), y]).mean(), (p - np.eye(z.shape[1])[y]) / len(y)
 
 
+def logarithm_of_p(z, y):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    return np.mean([-np.log(p[i, k]) for i, k in enumerate(y)]), stable(z, y)[1]
+
+
+def logarithm_of_nearly_p(z, y):
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return -np.log(p[range(len(y)), y] + 1e-12).mean(), stable(z, y)[1]
+
+
+def largest_of_all_in_logarithms(z, y):
+    z = z - np.max(z)
+    log_p = z - np.log(np.sum(np.exp(z), axis=1))[:, None]
+    dz = np.exp(log_p)
+    dz[range(len(y)), y] -= 1
+    return -log_p[range(len(y)), y].mean(), dz / len(y)
+
+
 def no_mean_in_dz(z, y):
     loss, dz = stable(z, y)
     return loss, len(y) * dz
@@ -250,6 +281,13 @@ def test_a_right_answer_in_another_style_is_refused(check, answer, capsys):
         (check_slopes, x_in_sigmoid, "y is sigmoid(x), not x."),
         (check_loss, as_defined, "take the largest logit of the row out first."),
         (check_loss, largest_of_all, "Take out the largest logit of each row"),
+        (check_loss, logarithm_of_p, "not as the logarithm of p."),
+        (check_loss, logarithm_of_nearly_p, "A small number added to p caps the loss"),
+        (check_loss, largest_of_all_in_logarithms, "Take out the largest logit of each row"),
+        (check_linear, lambda x, w, b: w @ x + b, "its inner sizes agree"),
+        (check_linear, lambda x, w, b: x @ w.T + b, "its inner sizes agree"),
+        (check_slopes, slope_of_relu_alone, "This is ReLU's slope alone: multiply it by dy."),
+        (check_layer, MeanInWeights, "A sum, not a mean"),
         (check_loss, no_mean_in_dz, "1/N is missing in dz."),
         (check_loss, no_mean, "The loss is a mean over the rows, and so dz has 1/N."),
         (check_loss, no_target, "the right class's logit is also in the loss"),
