@@ -190,9 +190,9 @@ def table(out: dict) -> str:
     best = out["precisions"][-1]
     lines = [
         f"| network (CIFAR-100, 32 pixels, batch 128) | bare step, {best}, images/s | whole loop / bare step, range"
-        f" | the same in float32 | {best} / float32 | GFLOP/s in {best}, float32 | whole loop / usual code "
-        "| in float32 alike |",
-        "|" + "---|" * 8,
+        f" | the same in float32 | {best} / float32 | GFLOP/s in {best}, float32 | share of the product rate "
+        "| whole loop / usual code | in float32 alike |",
+        "|" + "---|" * 9,
     ]
     for row in out["networks"].values():
         fast, plain = row[best], row["float32"]
@@ -200,16 +200,22 @@ def table(out: dict) -> str:
             f"{r['loop_ratio']:.3f}, {min(r['loop_ratio_rounds']):.3f} to {max(r['loop_ratio_rounds']):.3f}"
             for r in (fast, plain)
         ]
+        shares = [
+            f"{row[p]['gflops'] / max(out['matrix_gflops'][p].values()):.0%}" for p in (best, "float32")
+        ]
         lines.append(
             f"| {row['label']} | {fast['bare']:,.0f} | {ratios[0]} | {ratios[1]} | {row['precision_ratio']:.2f} "
-            f"| {fast['gflops']:,.0f}, {plain['gflops']:,.0f} | {row['usual_ratio']:.2f} | {row['usual_ratio_float32']:.2f} |"
+            f"| {fast['gflops']:,.0f}, {plain['gflops']:,.0f} | {', '.join(shares)} | {row['usual_ratio']:.2f} | {row['usual_ratio_float32']:.2f} |"
         )
     rates = "; ".join(
         f"{name}: {rate['product']:,.0f} as a product, {rate['convolution']:,.0f} as a 1 x 1 convolution"
         for name, rate in out["matrix_gflops"].items()
     )
     lines += ["", f"Two 4096 x 4096 matrices are multiplied at (GFLOP/s) {rates}."]
-    lines += ["torch leaves float32 products to MKL and convolutions to oneDNN, hence two rates.", ""]
+    lines += [
+        "torch leaves float32 products to MKL and convolutions to oneDNN, hence two rates. Shares: of the larger.",
+        "",
+    ]
     lines += [
         "Ratios a little above 1 are as measured; their cause was not looked for (the bare step sees one batch, the loop many).",
         "",

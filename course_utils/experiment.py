@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import statistics
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from course_utils import explain, ledger, plots, settings
-from course_utils.data import Loaders, TensorLoader, load_arrays, make_loaders, standin
+from course_utils.data import Arrays, Loaders, TensorLoader, load_arrays, make_loaders, standin
 from course_utils.models import MODELS, label
 from course_utils.recipes import fit_arguments, he, recipe
 from course_utils.training import evaluate, fit, train_epoch
@@ -22,11 +23,52 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     """Train `model` on `data` by its recipe for settings.profile(); write result, curve and weights to runs().
 
     record: also to the ledger, with the weights of seed 0. Goes on from the checkpoint of a run that was cut.
-    Returns the result (see results.py); raises ValueError for what the table of recipes does not have, and
+    Returns the result (see ledger.py); raises ValueError for what the table of recipes does not have, and
     where `record` is refused: smoke, the stand-in, a part of a set.
     """
     profile = settings.profile()
     values = recipe(model, data, profile, variant)
+    arrays = arrays_for(data, profile, record)
+    run = {"model": model, "dataset": arrays[0].name, "profile": profile, "variant": variant, "seed": seed}
+    name = ledger.run_name(*run.values())
+    origin = {"machine": ledger.machine(), "alone": alone(), **ledger.today_and_commit()}
+    settings.seed_all(seed)
+    net, network = build(model, values, arrays[0])
+    augmentation = {key: values[key] for key in ("limit", "shift", "flip", "sizes")}
+    loaders = make_loaders(arrays, values["batch_size"], seed=seed, **augmentation)
+    title = f"{label(model, values['network'])} on {arrays[0].name}"
+    images = f"{len(loaders.train.arrays):,} training images"
+    print(f"{name}: {title}, {explain.parameters(net):,} parameters, {images}")
+    earlier = stored_result(settings.runs() / f"{name}.json", values)
+    if not earlier:
+        minutes = expected_minutes(net, loaders, values)
+        print(
+            f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps."
+        )
+    fitting = fit_arguments(net, values, len(loaders.train))
+    history = fit(net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **fitting)
+    if not history["complete"]:
+        raise KeyboardInterrupt
+    result = run | facts(net, values, arrays[0], loaders, history)
+    if earlier.get("history") == history:  # a finished run: its test set is read, its origin is known
+        result |= {key: earlier[key] for key in ("test", *origin) if key in earlier}
+    else:
+        final = variant is None or values.get("final", False)
+        scores = test_scores(net, loaders.test, values["flip"] is not None) if final else None
+        result |= {"test": scores} | origin
+    seen = f"{title}, seed {seed}: validation {result['val']['top1']:.2%} after {values['epochs']} epochs"
+    plots.show_history(history, seen, settings.runs() / f"{name}.png")
+    ledger.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
+    ledger.write_json(result, settings.runs() / f"{name}.json")
+    if record:
+        ledger.write_json(result, ledger.folder("results") / f"{name}.json")
+        if variant is None and profile == "cpu" and seed == 0:
+            ship(net, network, result, loaders.test)
+    return result
+
+
+def arrays_for(data: str, profile: str, record: bool) -> tuple[Arrays, Arrays]:
+    """Training and test set. Raises ValueError where the ledger takes no run of them."""
     if record and profile == "smoke":
         raise ValueError(
             "--record with the profile smoke: the ledger takes whole runs; use --profile cpu or full."
@@ -36,62 +78,41 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
         raise ValueError(f"--record with {arrays[0].name}: the ledger takes whole published sets.")
     if record:
         ledger.folder("results")  # raises outside a checkout
-    name = ledger.run_name(model, arrays[0].name, profile, variant, seed)
-    origin = {"machine": ledger.machine(), **ledger.today_and_commit()}
-    settings.seed_all(seed)
-    network = {
-        "num_classes": len(arrays[0].classes),
-        "in_channels": arrays[0].images.shape[1],
-        **values["network"],
-    }
+    return arrays
+
+
+def alone() -> bool:
+    """Whether a run has all cores: one that is pinned to some of them shares the machine, its minutes are no claim."""
+    allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))
+    return len(allowed(0)) == os.cpu_count()
+
+
+def build(model: str, values: dict, arrays: Arrays) -> tuple[torch.nn.Module, dict]:
+    """The recipe's network for a set, initialized, and its arguments."""
+    shape = {"num_classes": len(arrays.classes), "in_channels": arrays.images.shape[1]}
+    network = shape | values["network"]
     net = MODELS[model](**network)
     if values.get("init") == "He":
         he(net)
-    augmentation = {key: values[key] for key in ("limit", "shift", "flip", "sizes")}
-    loaders = make_loaders(arrays, values["batch_size"], seed=seed, **augmentation)
-    title = f"{label(model, values['network'])} on {arrays[0].name}"
-    print(
-        f"{name}: {title}, {explain.parameters(net):,} parameters, {len(loaders.train.arrays):,} training images"
-    )
-    earlier = stored_result(settings.runs() / f"{name}.json", values)
-    if not earlier:
-        minutes = expected_minutes(net, loaders, values)
-        print(
-            f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps."
-        )
-    history = fit(
-        net,
-        loaders.train,
-        val=loaders.val,
-        checkpoint=f"{name}.pt",
-        **fit_arguments(net, values, len(loaders.train)),
-    )
-    if not history["complete"]:
-        raise KeyboardInterrupt
-    result = {"model": model, "dataset": arrays[0].name, "profile": profile, "variant": variant, "seed": seed}
-    result |= {"recipe": values, "parameters": explain.parameters(net)}
-    shape = (network["in_channels"], loaders.test.size, loaders.test.size)
-    result |= {"macs": explain.macs(net, shape), "epochs": values["epochs"]}
-    result["val"] = {"top1": history["val_top1"][-1], "loss": history["val_loss"][-1]}
-    final = variant is None or values.get("final", False)
-    same = earlier.get("history") == history  # a finished run: its test set is read, its origin is known
-    if not same:
-        result["test"] = test_scores(net, loaders.test, values["flip"] is not None) if final else None
-    result |= {key: earlier[key] for key in ("test", *origin)} if same else origin
-    result |= {"minutes": round(sum(history["seconds"]) / 60, 3)}
-    result |= {"images_per_second": round(sum(history["images_per_second"]) / len(history["epoch"]))}
-    whole = values["limit"] is None and arrays[0].complete
-    facts = {"digest": arrays[0].digest, "complete": whole, "train_size": len(loaders.train.arrays)}
-    result |= {"precision": settings.precision(), "data": facts, "history": history}
-    ledger.save_weights(net, settings.runs() / f"{name}.safetensors", weight_facts(result, network))
-    seen = f"{title}, seed {seed}: validation {result['val']['top1']:.2%} after {values['epochs']} epochs"
-    plots.show_history(history, seen, settings.runs() / f"{name}.png")
-    ledger.write_json(result, settings.runs() / f"{name}.json")
-    if record:
-        ledger.write_json(result, ledger.folder("results") / f"{name}.json")
-        if variant is None and profile == "cpu" and seed == 0:
-            ship(net, network, result, loaders.test)
-    return result
+    return net, network
+
+
+def facts(net: torch.nn.Module, values: dict, arrays: Arrays, loaders: Loaders, history: dict) -> dict:
+    """The part of a result that the training itself gives."""
+    shape = (arrays.images.shape[1], loaders.test.size, loaders.test.size)
+    whole = values["limit"] is None and arrays.complete
+    return {
+        "recipe": values,
+        "parameters": explain.parameters(net),
+        "macs": explain.macs(net, shape),
+        "epochs": values["epochs"],
+        "val": {"top1": history["val_top1"][-1], "loss": history["val_loss"][-1]},
+        "minutes": round(sum(history["seconds"]) / 60, 3),
+        "images_per_second": round(sum(history["images_per_second"]) / len(history["epoch"])),
+        "precision": settings.precision(),
+        "data": {"digest": arrays.digest, "complete": whole, "train_size": len(loaders.train.arrays)},
+        "history": history,
+    }
 
 
 def stored_result(file: Path, values: dict) -> dict:

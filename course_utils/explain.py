@@ -1,6 +1,8 @@
 """Look inside a network: its layers and what they cost, its feature maps."""
 
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,6 +20,17 @@ class Layer(NamedTuple):
     macs: int
 
 
+@contextlib.contextmanager
+def evaluation(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode; each of its modules is given back in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @torch.no_grad()
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     """The layers without sublayers in the order in which they run, for one image of `shape`, such as (1, 28, 28).
@@ -25,7 +38,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     Functions called in `forward` (a pool, a ReLU) are no layers: they have no parameters and no multiply-adds.
     Source of the counts: torch's FlopCounterMode, which counts 2 for a multiply-add.
     """
-    rows, hooks, training = [], [], model.training
+    rows, hooks = [], []
 
     def note(name):
         def hook(layer, inputs, output):
@@ -40,10 +53,9 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
     first = next(model.parameters())
     counter = FlopCounterMode(display=False)
     try:
-        with counter:
-            model.eval()(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+        with counter, evaluation(model):
+            model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     counts = counter.get_flop_counts()  # by layer, all its calls together
@@ -76,16 +88,21 @@ def macs(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 @torch.no_grad()
 def feature_maps(model: nn.Module, x: torch.Tensor, name: str) -> torch.Tensor:
-    """What the layer `name` gives for the batch x: (N, channels, H, W) for a convolution.
+    """What the layer `name` gives for the batch x in evaluation: (N, channels, H, W) for a convolution.
 
-    Raises ValueError for a name that the model does not have.
+    Raises ValueError for a layer that the model does not have or runs in training only.
     """
     found, known = [], dict(model.named_modules())
     if name not in known:
         raise ValueError(f"no layer {name!r}; expected one of {', '.join(filter(None, known))}.")
-    hook = known[name].register_forward_hook(lambda layer, inputs, output: found.append(output))
+    hook = known[name].register_forward_hook(lambda layer, inputs, output: found.append(output.clone()))
     try:
-        model.eval()(x)
+        with evaluation(model):
+            model(x)
     finally:
         hook.remove()
+    if not found:
+        raise ValueError(
+            f"layer {name!r} does not run in evaluation. Look at one that does: see layer_table."
+        )
     return found[0]

@@ -33,9 +33,9 @@ def figure(
     """A figure in the course's style with its axes, shown at the end of the block; size in inches.
 
     file: written as PNG there in the place of being shown. kwargs: plt.subplots'. The title is a sentence that
-    says what to see.
+    says what to see. Nothing is taken from the reader's own rcParams or style: both begin at matplotlib's defaults.
     """
-    with plt.rc_context(STYLE):
+    with plt.style.context(["default", STYLE]):
         fig, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", **kwargs)
         fig.suptitle(title)
         yield axes

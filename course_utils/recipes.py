@@ -50,9 +50,9 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("vgg", "fashion"): {
-        "every profile": FASHION,
+        "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 12, "sizes": (20, 24, 28), "network": {"width": 3 / 8}},
+        "cpu": {"epochs": 20, "sizes": (20, 24, 28), "network": {"width": 1 / 2}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "cifar100"): {
@@ -74,9 +74,9 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
     ("resnet", "fashion"): {
-        "every profile": FASHION,
+        "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 8, "sizes": (20, 24, 28), "network": {"depth": 20}},
+        "cpu": {"epochs": 9, "sizes": (20, 24, 28), "network": {"depth": 14, "width": 2}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
 }
@@ -128,8 +128,14 @@ def sgd(model, peak_lr, weight_decay):
 
 def triangular(optimizer, peak_lr, steps):
     """The learning rate climbs to its peak over the first fifth of the steps, then falls to zero."""
+    climb = 0.2 if steps > 5 else 0.0  # five steps have no first fifth
     return torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, peak_lr, total_steps=steps, pct_start=0.2, anneal_strategy="linear", cycle_momentum=False
+        optimizer,
+        peak_lr,
+        total_steps=max(steps, 2),
+        pct_start=climb,
+        anneal_strategy="linear",
+        cycle_momentum=False,
     )
 
 

@@ -1,11 +1,15 @@
 """The training loop and evaluation (lesson 04), and the small helpers that the loop calls."""
 
+import contextlib
 import functools
 import math
 import os
+import random
 import time
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -20,10 +24,13 @@ from course_utils.checkpoints import (
     save_checkpoint,
     set_epoch,
 )
+from course_utils.checks import check_labels, check_optimizer, check_schedule, explanation, look, watch_step
 from course_utils.settings import autocast, device
 from course_utils.settings import precision as precision_name
 
 __all__ = ["CheckpointError", "evaluate", "fit", "train_epoch"]
+
+PLAIN = weakref.WeakSet()  # networks that cannot take channels_last: they flatten with `view`
 
 
 def train_epoch(
@@ -32,25 +39,24 @@ def train_epoch(
     """One pass over batches (x, y): mean loss, top-1 (both as the weights change) and images seen."""
     model.train()
     scaler = scaler or torch.amp.GradScaler(device().type, enabled=False)
+    cast = autocast(precision)
     loss_sum, correct, seen = 0.0, 0, 0
-    for x, y in batches:
-        x, y = to_device(x), to_device(y)  # (B, C, H, W), (B,)
-        with autocast(precision):
-            output = model(x)  # logits, or a tuple that begins with them
+    for x, y in on_device(model, batches):  # (B, C, H, W), (B,)
+        with cast:
+            output, logits = forward(model, x, y, first=not seen)  # what the network returns, (B, classes)
             loss = criterion(output, y)  # mean over the batch
-        logits = output[0] if isinstance(output, tuple) else output  # (B, classes)
         if watch:
-            watch(loss, logits, y)
+            watch(x, y, logits, loss)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         if scheduler:
             scheduler.step()
-        loss_sum += loss.item() * len(y)
-        correct += (logits.argmax(1) == y).sum().item()
+        loss_sum += loss.detach() * len(y)  # sums stay on the device: asking for a number waits for it
+        correct += (logits.argmax(1) == y).sum()
         seen += len(y)
-    return loss_sum / seen, correct / seen, seen
+    return loss_sum.item() / seen, correct.item() / seen, seen
 
 
 @torch.no_grad()
@@ -59,18 +65,18 @@ def evaluate(model, loader, flip=False):
 
     flip: average the softmax of each image and of its mirror image.
     """
-    model.to(device(), memory_format=torch.channels_last).eval()
     scores, labels = [], []
-    with autocast("float32"):
-        for x, y in not_empty(loader):
-            x = to_device(x)  # (B, C, H, W)
-            score = F.log_softmax(model(x), dim=1)  # (B, classes)
+    with evaluating(model):
+        for x, y in on_device(model, loader):  # (B, C, H, W), (B,)
+            score = F.log_softmax(forward(model, x, y, first=not scores)[1], dim=1)  # (B, classes)
             if flip:
-                score = torch.logaddexp(score, F.log_softmax(model(x.flip(3)), dim=1)) - math.log(2)
+                mirrored = F.log_softmax(forward(model, x.flip(3), y)[1], dim=1)
+                score = torch.logaddexp(score, mirrored) - math.log(2)
             scores.append(score)
-            labels.append(to_device(y))
+            labels.append(y)
     score, y = torch.cat(scores), torch.cat(labels)  # (N, classes), (N,)
     total, classes = score.shape
+    check_labels(y, classes)
     best = score.topk(min(5, classes), dim=1).indices  # (N, 5), the likeliest first
     hits = (best == y[:, None]).sum(0).tolist()  # images whose label stands at rank 1, 2, ...
     confusion = torch.bincount(y * classes + best[:, 0], minlength=classes**2).view(classes, classes).cpu()
@@ -82,17 +88,21 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
         precision="auto", strict=False, fresh=False, start="random"):  # fmt: skip
     """Train; one line an epoch; returns the history, a dict of lists (KEYS) plus `complete`.
 
-    loader, val: iterables of (x, y); scheduler: stepped once a batch; checkpoint: a file, written every
-    epoch, from which the same call goes on (relative: in runs()); precision: as in settings.precision;
-    strict: stop where the network does not learn; fresh: ignore what the checkpoint holds; start: a word
-    for where the weights come from.
+    loader, val: iterables of (x, y); scheduler: stepped once a batch; checkpoint: a file, written before the
+    first step and after each epoch, from which the same call goes on (relative: in runs()); precision: as in
+    settings.precision; strict: stop where the network does not learn; fresh: ignore what the checkpoint
+    holds; start: a word for where the weights come from. The network is left in evaluation mode.
     """
-    model.to(device(), memory_format=torch.channels_last)
+    model.to(device())
     run = Run(
         model, optimizer, scheduler, criterion or nn.CrossEntropyLoss(), precision_name(precision), strict
     )
+    check_optimizer(run)
     open_checkpoint(run, checkpoint, loader, val, epochs, fresh, start)
-    watch = functools.partial(watch_step, run)
+    check_schedule(run, loader, epochs)
+    if not run.history["epoch"]:
+        save_checkpoint(run)
+    watch = functools.partial(watch_step, run, kept := [])
     try:
         for epoch in range(len(run.history["epoch"]), epochs):
             began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
@@ -101,6 +111,7 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
             loss, top1, images = train_epoch(
                 model, batches, run.criterion, optimizer, scheduler, run.scaler, run.precision, watch
             )
+            look(run, kept)
             speed = images / (time.perf_counter() - began)
             scores = evaluate(model, val) if val is not None else {"loss": None, "top1": None}
             seconds = time.perf_counter() - began
@@ -108,57 +119,152 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
             print(line(run.history, -1, epochs))
             save_checkpoint(run)
     except KeyboardInterrupt:
-        print(f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs; the same call goes on.")
+        print(stopped(run, epochs))
+    model.eval()
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history
 
 
-def to_device(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on `device()`; images, (B, C, H, W), in channels_last."""
-    layout = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-    return tensor.to(device(), memory_format=layout, non_blocking=True)
+def to_device(tensor: torch.Tensor, place: torch.device | None = None) -> torch.Tensor:
+    """The tensor on `place`, by default device(). On MPS a copy that does not wait is wrong (pytorch#189690)."""
+    place = place or device()
+    return tensor.to(place, non_blocking=place.type == "cuda")
 
 
-def progress(loader: Iterable, epoch: int, epochs: int) -> Iterable:
-    """The loader behind a bar with the time that is left, none under CI."""
-    bar = tqdm(
-        loader, f"epoch {epoch + 1}/{epochs}", leave=False, disable=bool(os.environ.get("CI")), unit="batch"
-    )
-    return not_empty(bar)
+def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Put the network on `device()`, then give the pairs (images, labels int64) of a loader there.
 
-
-def not_empty(loader: Iterable) -> Iterable:
-    """The loader's batches. Raises ValueError where there is none."""
-    empty = True
-    for batch in loader:
+    Raises ValueError for a loader without a batch, for batches that are no such pairs and for labels that are
+    no whole numbers, one an image.
+    """
+    place, empty = device(), True
+    model.to(place)
+    for batch in batches:
         empty = False
-        yield batch
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not pair or not all(isinstance(part, torch.Tensor) for part in batch):
+            kind = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch)
+            raise ValueError(
+                f"the loader gave a {kind}; expected pairs of tensors (images, labels). "
+                "Write a generator function that yields them, or give the data set a collate_fn that does."
+            )
+        x, y = (to_device(part, place) for part in batch)
+        if y.shape != (len(x),) or y.is_floating_point():
+            raise ValueError(
+                f"the labels of a batch are {y.dtype} of shape {tuple(y.shape)}; expected one whole number an "
+                f"image, int64 of shape ({len(x)},). Convert them: y.flatten().long()."
+            )
+        yield x, y.long()
     if empty:
         raise ValueError(
             "the loader gave no batch; expected at least one. A generator can be read once: pass a list."
         )
 
 
-def watch_step(run: Run, loss: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> None:
-    """Stop at a loss that is not finite; after 200 steps warn (strict: stop) where the network still guesses.
+def forward(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, first: bool = False
+) -> tuple[object, torch.Tensor]:
+    """What the network returns for images x, and the logits in it (B, classes).
 
-    Guessing: mean cross-entropy over steps 150 to 200 above 0.98 ln(classes). Raises ValueError.
+    On CPU and CUDA networks with convolutions compute in channels_last, which is faster; on MPS it gives wrong
+    gradients (pytorch#175189). A network that flattens with `view` cannot: at the first batch of a pass it is
+    put back as it was and runs in the plain format from then on. Raises ValueError, in one line, for images and
+    outputs of another kind than expected.
     """
-    run.step += 1
-    lr = run.optimizer.param_groups[0]["lr"]
-    if not math.isfinite(loss.item()):
-        cause = "the images or the first weights are not finite: look at a batch"
-        if run.step > 1:
-            cause = "the learning rate is too large: divide it by 10 and run the cell again"
-        raise ValueError(f"The loss is {loss.item()} at step {run.step}, lr {lr:.3g}. Most likely {cause}.")
-    if 150 <= run.step <= 200:
-        run.chance += F.cross_entropy(logits.detach().float(), y).item() / 51
-    if run.step == 200 and run.chance > 0.98 * math.log(logits.shape[1]):
-        message = (
-            f"After 200 steps the loss is {run.chance:.3f}; guessing among {logits.shape[1]} classes gives "
-            f"{math.log(logits.shape[1]):.3f}: the network is not learning. Most likely the learning rate ({lr:.3g} "
-            "now) is too large or far too small, or no gradient reaches the first layers. Overfit one batch first."
+    if first and (device().type == "mps" or all(p.ndim < 4 for p in model.parameters())):
+        PLAIN.add(model)
+    layout = torch.contiguous_format if model in PLAIN or x.ndim != 4 else torch.channels_last
+    undo = remembered(model) if first else None
+    if first:
+        model.to(memory_format=layout)
+    try:
+        output = model(x.contiguous(memory_format=layout))
+    except (RuntimeError, TypeError, ValueError) as error:
+        if "view size is not compatible" in str(error) and layout == torch.channels_last:
+            if undo:
+                undo()
+            PLAIN.add(model)
+            return forward(model, x, y, first=True)
+        if message := explanation(model, x, error):
+            raise ValueError(message) from None
+        raise
+    logits = output[0] if isinstance(output, tuple) and output and model.training else output
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(y):
+        found = (
+            f"shape {tuple(logits.shape)}"
+            if isinstance(logits, torch.Tensor)
+            else f"a {type(output).__name__}"
         )
-        if run.strict:
-            raise ValueError(message)
-        print(message)
+        extra = (
+            ", in training also a tuple that begins with them"
+            if model.training
+            else ", in evaluation no tuple"
+        )
+        raise ValueError(
+            f"the network returned {found}; expected logits of shape ({len(y)}, classes){extra}."
+        )
+    if first or y.is_cpu:  # elsewhere looking at every batch would wait for the device
+        check_labels(y, logits.shape[1])
+    return output, logits
+
+
+def remembered(model: nn.Module) -> Callable[[], None]:
+    """A function that undoes a forward pass: buffers and random states become again what they are now."""
+    buffers, of_torch, of_numpy, of_python = (
+        [buffer.clone() for buffer in model.buffers()],
+        torch.get_rng_state(),
+        np.random.get_state(),
+        random.getstate(),
+    )
+    of_cuda = torch.cuda.get_rng_state_all() if device().type == "cuda" else None
+
+    @torch.no_grad()
+    def undo():
+        for buffer, old in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(old)
+        torch.set_rng_state(of_torch)
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+        if of_cuda:
+            torch.cuda.set_rng_state_all(of_cuda)
+
+    return undo
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and float32 as such (no autocast, no TF32); afterwards all is as it was, layer by layer."""
+    modes = [(layer, layer.training) for layer in model.modules()]
+    backends = torch.backends
+    if hasattr(backends, "fp32_precision"):
+        places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+        name, exact = "fp32_precision", "ieee"
+    else:  # before torch 2.9
+        places, name, exact = (backends.cuda.matmul, backends.cudnn), "allow_tf32", False
+    found = [(place, getattr(place, name)) for place in places]
+    try:
+        model.eval()
+        for place in places:
+            setattr(place, name, exact)
+        with autocast("float32"):
+            yield
+    finally:
+        for place, value in found:
+            setattr(place, name, value)
+        for layer, mode in modes:
+            layer.training = mode
+
+
+def progress(loader: Iterable, epoch: int, epochs: int) -> Iterable:
+    """The loader behind a bar with the time that is left, none under CI."""
+    return tqdm(
+        loader, f"epoch {epoch + 1}/{epochs}", leave=False, disable=bool(os.environ.get("CI")), unit="batch"
+    )
+
+
+def stopped(run: Run, epochs: int) -> str:
+    """What is true after Ctrl-C."""
+    text = f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs"
+    if run.path:
+        return f"{text}; the same call goes on from there."
+    return f"{text}. There is no checkpoint to go on from; the network keeps the weights that it has now."

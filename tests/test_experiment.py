@@ -25,7 +25,9 @@ FIELDS = {
     "model": "lenet", "dataset": "mnist", "profile": "smoke", "variant": None, "seed": 0, "parameters": 61_706,
     "macs": 416_520, "epochs": 3,
 }  # fmt: skip
-OTHER_FIELDS = "recipe history val test minutes images_per_second precision data machine commit date".split()
+OTHER_FIELDS = (
+    "recipe history val test minutes images_per_second precision data machine alone commit date".split()
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,13 @@ def digits(split, name="mnist", per_class=40, complete=False):
     labels = np.arange(10 * per_class) % 10
     templates = np.random.default_rng(9).integers(0, 200, (10, 1, 28, 28))
     images = (templates[labels] + draw.integers(0, 56, (len(labels), 1, 28, 28))).astype(np.uint8)
-    facts = {"name": name, "split": split, "complete": complete, "digest": content_digest(images, labels)}
+    facts = {
+        "name": name,
+        "split": split,
+        "complete": complete,
+        "published": complete,
+        "digest": content_digest(images, labels),
+    }
     return Arrays(images, labels, tuple("0123456789"), **facts)
 
 
@@ -106,6 +114,17 @@ def test_a_finished_run_reads_the_test_set_again_or_gets_another_origin(small, m
     assert (again["commit"], again["test"], again["epochs"]) == ("another", {"correct": 1}, 2)
 
 
+def test_minutes_of_a_shared_machine_are_taken_for_those_of_one_alone(small, monkeypatch, runs):
+    monkeypatch.setattr(experiment.os, "cpu_count", lambda: 4)
+    for cores, alone in (({0, 1, 2, 3}, True), ({1}, False)):
+        monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _, c=cores: c, raising=False)
+        assert experiment.train("lenet", "mnist", seed=len(cores))["alone"] is alone
+    monkeypatch.setattr(experiment.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert (
+        experiment.train("lenet", "mnist", seed=1)["alone"] is False
+    )  # picked up: it was trained beside others
+
+
 def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
     code, out = run(COMMAND + " --variant no-shift", monkeypatch, capsys)
     stored = json.loads((runs / "lenet-mnist-smoke-no-shift-s3.json").read_text())
@@ -141,7 +160,7 @@ def test_the_ledger_takes_smoke_the_stand_in_or_a_part(
 
 
 def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch, tmp_path, capsys, runs):
-    parts = {"train": digits("train", per_class=510, complete=True), "test": digits("test", complete=True)}
+    parts = {"train": digits("train", per_class=11, complete=True), "test": digits("test", complete=True)}
     monkeypatch.setattr(experiment, "load_arrays", lambda name, split: parts[split])
     (tmp_path / "checkout").mkdir()
     monkeypatch.setattr(settings, "checkout", lambda: tmp_path / "checkout")
@@ -150,7 +169,7 @@ def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch,
     made = experiment.train("lenet", "mnist", record=True)
     recorded = tmp_path / "checkout/data/results/lenet-mnist-cpu-s0.json"
     assert json.loads(recorded.read_text()) == made == json.loads((runs / recorded.name).read_text())
-    assert made["data"]["complete"] is True and made["data"]["train_size"] == 100
+    assert made["data"]["complete"] is True and made["data"]["train_size"] == 60
     net = ledger.load_weights("lenet-mnist")
     x, y = next(iter(make_loaders(tuple(parts.values()), 10).test))
     assert net.facts["test_correct"] == str((net(x.cpu()).argmax(1) == y.cpu()).sum().item())

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_utils import explain
+from course_utils.models import MODELS
 
 
 class Shared(nn.Module):
@@ -71,7 +72,7 @@ def test_looking_changes_the_network():
     explain.feature_maps(net, torch.randn(2, 1, 5, 5), "0")
     with pytest.raises(RuntimeError):
         explain.feature_maps(net, torch.randn(2, 3, 5, 5), "0")
-    assert not any(layer._forward_hooks for layer in net.modules())
+    assert net.training and not any(layer._forward_hooks for layer in net.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
@@ -83,3 +84,18 @@ def test_feature_maps_are_not_what_the_layer_gives():
     torch.testing.assert_close(explain.feature_maps(net, x, "2"), expected)
     with pytest.raises(ValueError, match="no layer 'conv9'; expected one of 0, 1, 2"):
         explain.feature_maps(net, x, "conv9")
+    overwritten = nn.Sequential(net[0], nn.ReLU(inplace=True))
+    torch.testing.assert_close(explain.feature_maps(overwritten, x, "0"), hidden.detach())
+
+
+def test_a_layer_that_only_training_runs_ends_in_an_index_error_or_another_mode():
+    net = MODELS["googlenet"](heads=True, width=1 / 8).train()
+    net.stem.eval()  # frozen, as for fine-tuning
+    modes = [module.training for module in net.modules()]
+    with pytest.raises(
+        ValueError, match="layer 'heads.4a' does not run in evaluation. .*layer_table"
+    ) as error:
+        explain.feature_maps(net, torch.randn(2, 3, 32, 32), "heads.4a")
+    assert "\n" not in str(error.value)
+    explain.layers(net, (3, 32, 32))
+    assert [module.training for module in net.modules()] == modes and len(set(modes)) == 2

@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 
-from course_utils import ledger, settings
+from course_utils import ledger, recipes, settings
 from course_utils.data import Arrays
 from course_utils.models import MODELS
 
@@ -18,7 +19,7 @@ from course_utils.models import MODELS
 def record(seed, top1, **changes):
     machine = {"cpu": "Some CPU", "cores": 2, "device": "cpu", "torch": "2", "python": "3"}
     return {"model": "lenet", "dataset": "mnist", "profile": "cpu", "variant": None, "seed": seed,
-            "parameters": 61706, "recipe": {"network": {}}, "val": {"top1": 0.5, "loss": 1.0}, "test": {"top1": top1, "loss": 0.0321},
+            "parameters": 61706, "recipe": recipes.recipe("lenet", "mnist", "cpu"), "val": {"top1": 0.5, "loss": 1.0}, "test": {"top1": top1, "loss": 0.0321},
             "minutes": 1.25, "precision": "float32", "machine": machine, "images_per_second": 8000 + seed,
             "history": {"val_top1": [0.1, 0.987]}, "against_top1": 0.5504, **changes}  # fmt: skip
 
@@ -68,6 +69,77 @@ def test_runs_do_not_come_before_the_ledger_or_variants_mix(checkout, capsys):
     ]
 
 
+@pytest.mark.parametrize("change", [{"version": 0}, {"epochs": 99}, {"network": {"width": 2}}])
+def test_a_run_by_an_older_recipe_is_averaged_with_the_ledgers(checkout, capsys, change):
+    old = recipes.recipe("lenet", "mnist", "cpu") | change
+    put(checkout / "data/results", record(0, 0.9), record(1, 0.9))
+    put(settings.runs(), record(1, 0.1, recipe=old), record(2, 0.1, recipe=old), record(3, 0.8))
+    assert [r["test"]["top1"] for r in ledger.read_results("lenet-mnist-cpu")] == [0.9, 0.9, 0.8]
+    left, said = capsys.readouterr().out.splitlines()
+    assert left == ("lenet-mnist-cpu: left out, of another recipe than today's: seeds 1, 2 in your runs. "
+                    "Train again, or delete them.")  # fmt: skip
+    assert said == "lenet-mnist-cpu: seed 3 from your runs; seeds 0, 1 from the ledger."
+    put(checkout / "data/results", record(0, 0.2, recipe=old), record(1, 0.2, recipe=old))
+    assert [r["test"]["top1"] for r in ledger.read_results("lenet-mnist-cpu")] == [0.8]
+    assert "seeds 1, 2 in your runs; seeds 0, 1 in the ledger" in capsys.readouterr().out
+    (settings.runs() / "lenet-mnist-cpu-s3.json").unlink()
+    assert [r["test"]["top1"] for r in ledger.read_results("lenet-mnist-cpu")] == [0.2, 0.2]
+    assert "seeds 0, 1 from the ledger, of an older recipe." in capsys.readouterr().out
+
+
+def test_a_run_from_before_an_argument_was_added_is_left_out(checkout):
+    values = recipes.recipe("resnet", "fashion", "cpu")
+    shorter = values | {
+        "network": {key: values["network"][key] for key in ("depth", "width")}
+    }  # the other arguments have their defaults
+    run = record(0, 0.8, model="resnet", dataset="fashion", recipe=shorter)
+    put(settings.runs(), run)
+    assert len(ledger.read_results("resnet-fashion-cpu")) == 1
+
+
+def test_a_run_whose_recipe_is_gone_or_of_the_stand_in_is_mistaken(checkout):
+    values = recipes.recipe("vgg", "cifar100", "smoke")
+    standin = record(0, 0.1, model="vgg", dataset="tinted_fashion_100", profile="smoke", recipe=values)
+    put(settings.runs(), record(0, 0.1, variant="gone"), standin)
+    assert len(ledger.read_results("vgg-tinted_fashion_100-smoke")) == 1
+    with pytest.raises(FileNotFoundError, match="no result lenet-mnist-cpu-gone"):
+        ledger.read_results("lenet-mnist-cpu-gone")
+
+
+@pytest.mark.parametrize("text, why", [
+    ("", "Expecting value"), ('{"model": "le', "Unterminated string"), ("[]", "no model, dataset"), ("3", "int"),
+    ('{"epoch": [1]}', "no model, dataset"), (json.dumps(record(5, 0.9)), "it is lenet-mnist-cpu-s5"), ("\xff", "utf-8"),
+    (json.dumps(record(0, 0.9, model=None)), "it is mnist-cpu-s0"), (json.dumps(record(0, 0.9, model=[1])), "list"),
+])  # fmt: skip
+def test_a_damaged_or_foreign_result_gives_a_traceback_that_names_no_file(checkout, text, why):
+    put(checkout / "data/results", record(0, 0.9))
+    file = settings.runs() / "lenet-mnist-cpu-s0.json"
+    file.parent.mkdir()
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"{file} is not the result of its name .*{why}.*Delete it") as error:
+        ledger.read_results("lenet-mnist-cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unreadable_result_is_called_damaged(checkout, monkeypatch):
+    put(settings.runs(), record(0, 0.9))
+
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(ValueError, match="lenet-mnist-cpu-s0.json cannot be read .Permission denied."):
+        ledger.read_results("lenet-mnist-cpu")
+
+
+def test_the_ledger_is_not_listed_whole(checkout):
+    put(checkout / "data/results", record(10, 0.9), record(2, 0.9), record(0, 0.9, variant="s1"))
+    ledger.write_json({}, checkout / "data/results/lessons.json")
+    names = ["lenet-mnist-cpu-s10", "lenet-mnist-cpu-s1-s0", "lenet-mnist-cpu-s2"]
+    assert list(ledger.all_recorded()) == sorted(names)
+    assert ledger.all_recorded()["lenet-mnist-cpu-s1-s0"]["variant"] == "s1"
+
+
 def test_own_runs_cannot_be_read_outside_a_checkout(checkout, monkeypatch):
     put(settings.runs(), record(0, 0.8))
     monkeypatch.setattr(settings, "checkout", lambda: None)
@@ -105,6 +177,38 @@ def test_a_shipped_network_comes_back_as_another(checkout, monkeypatch):
         ledger.load_weights("vgg-x")
 
 
+def test_a_damaged_or_foreign_network_gives_a_traceback_that_names_no_file(checkout):
+    net, file = MODELS["lenet"](), settings.runs() / "x.safetensors"
+    facts = {"model": "lenet", "network": "{}"}
+    ledger.save_weights(net, file, facts)
+    whole = file.read_bytes()
+    bad = {
+        "header": b"",
+        "erializing": b"\x00" * 99,
+        "": whole[:-5],
+        "not say which network": (net, {"model": "mine"}),
+    }
+    bad |= {
+        "does not say which": (net, {}),
+        "size mismatch": (net, facts | {"network": '{"num_classes": 7}'}),
+    }
+    bad |= {
+        "unexpected keyword": (net, facts | {"network": '{"colour": 7}'}),
+        "Expecting": (net, facts | {"network": ""}),
+    }
+    bad["issing key"] = (torch.nn.Flatten(), facts)
+    for why, content in bad.items():
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            ledger.save_weights(content[0], file, content[1] or None)
+        with pytest.raises(
+            ValueError, match=f"{file} holds no network .*{why}.*Delete it and train"
+        ) as error:
+            ledger.load_weights("x")
+        assert "\n" not in str(error.value)
+
+
 def test_date_commit_or_machine_are_missing_or_of_another_place(checkout, monkeypatch):
     here = {"cwd": checkout, "check": True, "capture_output": True, "text": True}
     assert ledger.today_and_commit() == {"date": date.today().isoformat(), "commit": "unknown"}
@@ -137,3 +241,6 @@ def test_the_banner_hides_the_profile_or_that_data_are_partial(checkout, monkeyp
                  "Zen, 2 cores", "mnist complete (1,200 + 1,200 images)", "toys PARTIAL (1,200 images)"):  # fmt: skip
         assert said in line
     assert "\n" not in line and "took" not in ledger.banner("05", whole)
+    numpy_line = ledger.banner("04", whole, numpy_only=True)
+    assert "device" not in numpy_line and "precision" not in numpy_line
+    assert numpy_line.startswith("profile cpu, took 3.2 minutes") and "1,200 images" in numpy_line

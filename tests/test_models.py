@@ -113,6 +113,19 @@ def count_small_resnet(depth, classes, shortcut="A"):
     return total
 
 
+def count_googlenet_for_experiments(stem_224=False, reduce=True, average=True):
+    """Width 1, 100 classes, biases and no batch norm."""
+    layers = [(3, 64, 7), (64, 64, 1), (64, 192, 3)] if stem_224 else [(3, 192, 3)]
+    for i, c1, r3, c3, r5, c5, cp in MODULES:
+        layers += [(i, c1, 1), (i, cp, 1)]
+        layers += [(i, r3, 1), (r3, c3, 3), (i, r5, 1), (r5, c5, 5)] if reduce else [(i, c3, 3), (i, c5, 5)]
+    return sum(conv(*layer) for layer in layers) + linear(1024 * (1 if average else 16), 100)
+
+
+def plain_googlenet(**changes):
+    return lambda: small_googlenet(width=1, batch_norm=False, **changes)
+
+
 REDUCED = [(r5, c5) for _, _, _, _, r5, c5, _ in MODULES]
 COUNTS = {  # the syllabus's number; by hand; the network
     "AlexNet": (60_965_224, count_alexnet((96, 256, 384, 384, 256), 2), alexnet),
@@ -134,6 +147,17 @@ COUNTS = {  # the syllabus's number; by hand; the network
     "GoogLeNet, two 3x3": (
         6_690_456, 6_998_552 - sum(25 * r * c - 9 * r * (r + c) - r for r, c in REDUCED),  # r biases more
         lambda: googlenet(heads=False, two_3x3=True)),
+    "GoogLeNet, small, stem for 224 pixels": (
+        6_076_052, count_googlenet_for_experiments(stem_224=True), plain_googlenet(stem_224=True)),
+    "GoogLeNet, small, no reductions": (
+        24_264_404, count_googlenet_for_experiments(reduce=False), plain_googlenet(reduce=False)),
+    "GoogLeNet, small, linear layer over the last map": (
+        7_493_012, count_googlenet_for_experiments(average=False), plain_googlenet(average=False)),
+    "VGG-13, one 5x5 for each pair": (
+        10_911_972, sum(conv(i, o, 5) for i, o in itertools.pairwise((3, 64, 128, 256, 512, 512))) + linear(512, 100),
+        lambda: small_vgg("B5", width=1, batch_norm=False)),
+    "ResNet-20, stem for 224 pixels": (
+        271_642, 269_722 - plain(3, 16, 3) + plain(3, 16, 7), lambda: small_resnet(num_classes=10, stem_224=True)),
     "ResNet-18": (11_689_512, count_resnet((2, 2, 2, 2), False), resnet),
     "ResNet-34": (21_797_672, count_resnet((3, 4, 6, 3), False), lambda: resnet(34)),
     "ResNet-50": (25_557_032, count_resnet((3, 4, 6, 3), True), lambda: resnet(50)),
@@ -165,6 +189,14 @@ def test_lenet_has_other_layers_than_the_paper():
     assert explain.parameters(LeNet5()) == 61_706
     assert sum(w * n for w, n in zip(WEIGHTS, OUTPUTS, strict=True)) == 416_520
     assert explain.macs(LeNet5(), (1, 28, 28)) == 416_520
+
+
+def test_lenet_without_padding_does_not_take_32_pixels():
+    net, x = LeNet5(padding=0), torch.randn(2, 1, 32, 32)
+    same = LeNet5()
+    same.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(F.pad(x[:, :, 2:-2, 2:-2], (2,) * 4)), same(x[:, :, 2:-2, 2:-2]))
+    assert net(x).shape == (2, 10) and explain.parameters(net) == 61_706
 
 
 def weights(i, o, k):
@@ -445,6 +477,10 @@ def test_an_inception_module_is_not_four_branches_side_by_side(two_3x3):
     ]
     torch.testing.assert_close(module(x), torch.cat(parts, 1))
     assert [m.kernel_size[0] for m in convolutions(module.branch5)] == ([1, 3, 3] if two_3x3 else [1, 5])
+    direct = Inception(5, 2, 3, 4, 6, 7, 8, False, False, reduce=False)
+    assert [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in convolutions(direct)] == [
+        (5, 2, 1), (5, 4, 3), (5, 7, 5), (5, 8, 1)]  # fmt: skip
+    assert direct(x).shape == module(x).shape
 
 
 def test_the_heads_are_in_evaluation_or_their_loss_is_not_weighted_by_three_tenths():
@@ -502,7 +538,7 @@ def test_a_plain_network_has_a_shortcut_or_other_weights_than_the_residual_one()
     (lambda: resnet(20), "depth is 20; expected one of 18, 34, 50"),
     (lambda: small_resnet(18), "depth is 18; expected 6n"),
     (lambda: small_resnet(20, shortcut="C"), "shortcut is 'C'; expected 'A'"),
-    (lambda: vgg("C"), "layers is 'C'; expected one of A, B, D, E"),
+    (lambda: vgg("C"), "layers is 'C'; expected one of A, B, D, E, B5"),
 ])  # fmt: skip
 def test_a_network_that_does_not_exist_is_built(call, said):
     with pytest.raises(ValueError, match=said.replace("+", r"\+")):
@@ -523,6 +559,10 @@ def test_a_network_that_does_not_exist_is_built(call, said):
     ("resnet", {}, "ResNet-20"),
     ("resnet", {"depth": 56, "shortcut": "B", "width": 2}, "ResNet-56, width 2, projections"),
     ("resnet", {"shortcut": False}, "plain-20"),
+    ("resnet", {"stem_224": True}, "ResNet-20, stem for 224 pixels"),
+    ("vgg", {"layers": "B5", "batch_norm": False}, "VGG-13, width 3/8, one linear layer, 5x5 for each pair"),
+    ("googlenet", {"reduce": False, "average": False},
+     "GoogLeNet + BN, width 1/4, no 1x1 reductions, linear layer over the last map"),
 ])  # fmt: skip
 def test_a_table_calls_a_network_by_another_name(name, network, expected):
     assert label(name, network) == expected

@@ -14,7 +14,7 @@ from prose import rewrite  # noqa: E402
 
 import notebooks as tools  # noqa: E402
 
-LESSONS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+LESSONS, SOLUTIONS = tools.lessons(), tools.solutions()
 HOME = re.compile(r"# (course_utils/[\w/]+\.py)\n")
 MACHINE_PATH = re.compile(r"/(home|root|Users|tmp|work|content)/|[A-Z]:\\")
 
@@ -28,10 +28,6 @@ def lesson(request):
 
 def code_cells(lesson):
     return [cell for cell in lesson.cells if cell.cell_type == "code"]
-
-
-def tagged(cell, tag):
-    return tag in cell.metadata.get("tags", [])
 
 
 def test_there_are_lessons():
@@ -56,7 +52,7 @@ def test_no_cell_is_empty(lesson):
 
 def test_cells_fit_a_screen(lesson):
     for cell in code_cells(lesson):
-        if not tagged(cell, "setup-colab"):
+        if not tools.tagged(cell, "setup-colab"):
             lines = cell.source.splitlines()
             assert len(lines) <= (46 if HOME.match(cell.source) else 25), lines[0]
             assert max(map(len, lines)) <= 110, max(lines, key=len)
@@ -73,7 +69,7 @@ def test_lesson_is_committed_as_it_ran(lesson):
 def test_lesson_names_no_machine_and_is_small(lesson):
     assert lesson.path.stat().st_size <= 1.5e6
     for cell in lesson.cells:
-        if not tagged(cell, "setup-colab"):
+        if not tools.tagged(cell, "setup-colab"):
             found = cell.source + "".join(o.get("text", "") for o in cell.get("outputs", []))
             assert not MACHINE_PATH.search(found), MACHINE_PATH.search(found)
 
@@ -86,17 +82,16 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(lesson):
 
 def test_the_readmes_picture_is_the_lessons(lesson):
     for cell in code_cells(lesson):
-        if tagged(cell, "readme-picture"):
+        if tools.tagged(cell, "readme-picture"):
             assert lesson.path.with_suffix(".png").read_bytes() == tools.picture(cell)
 
 
 def test_colab_cell_and_badge_come_from_the_repository_in_pyproject(lesson):
-    assert tools.badge(lesson.path) in lesson.cells[0].source
-    url = tools.repository()
-    assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)
-    colab = [cell for cell in lesson.cells if tagged(cell, "setup-colab")]
-    assert [c.source for c in colab] == [tools.COLAB.format(url=url, name=url.split("/")[-1]).rstrip()]
-    assert code_cells(lesson)[0] is colab[0] and tagged(code_cells(lesson)[1], "setup")
+    badge = tools.badge(lesson.path)
+    assert badge in lesson.cells[0].source and bool(badge) == ("Open in Colab" in lesson.cells[0].source)
+    colab = [cell for cell in lesson.cells if tools.tagged(cell, "setup-colab")]
+    assert [c.source for c in colab] == [tools.COLAB.format(url=tools.repository()).rstrip()]
+    assert code_cells(lesson)[0] is colab[0] and tools.tagged(code_cells(lesson)[1], "setup")
 
 
 def definitions(source):
@@ -147,7 +142,7 @@ def test_every_number_in_the_readme_is_its_files():
 
 
 @pytest.mark.parametrize(
-    "path", ["README.md", "data/README.md", *(str(p.relative_to(ROOT)) for p in LESSONS)]
+    "path", ["README.md", "data/README.md", *(str(p.relative_to(ROOT)) for p in (*LESSONS, *SOLUTIONS))]
 )
 def test_links_lead_somewhere(path):
     file = ROOT / path

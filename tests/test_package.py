@@ -19,6 +19,7 @@ LAYERS = (
     "explain plots models from_scratch",
     "fingerprint",
     "checkpoints",
+    "checks",
     "training",
     "recipes variants ledger transfer",
     "experiment doctor exercises",
@@ -124,6 +125,20 @@ for name in {names}:
 assert before == (states(), torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
 """
     assert python(code, tmp_path, PYTHONPATH=str(ROOT)) == ("", "", [])
+
+
+def test_a_lesson_in_numpy_waits_for_torch(tmp_path):
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text("raise SystemExit('torch is imported')")
+    code = """
+import numpy as np
+from course_utils import doctor, ledger, settings, __main__
+from course_utils.data import Arrays, load_arrays, validation_split
+print(ledger.banner("01", load_arrays("mnist", "test"), numpy_only=True))
+"""
+    path = os.pathsep.join([str(tmp_path / "fake"), str(ROOT)])
+    out, err, _ = python(code, tmp_path, PYTHONPATH=path)
+    assert "mnist complete" in out and "device" not in out and err == ""
 
 
 def test_the_wheel_lacks_a_module_holds_other_things_or_needs_the_checkout(tmp_path):

@@ -1,6 +1,7 @@
 """Figures: shown or written, and looked at by people."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from course_utils import plots
@@ -43,3 +44,28 @@ def test_the_curves_are_not_the_historys(shown):
     assert left.get_yscale() == right.get_yscale() == "linear"
     plots.show_history(history | {"val_loss": [2.5, 0.1]}, "more than a decade")
     assert [ax.get_yscale() for ax in plt.gcf().axes] == ["log", "linear"]
+
+
+def draw(file):
+    history = {
+        "epoch": [1, 2],
+        "loss": [2, 1],
+        "val_loss": [3, 2],
+        "top1": [0.5, 0.7],
+        "val_top1": [0.2, 0.5],
+    }
+    plots.show_history(history, "a title", file)
+    return plt.imread(file)
+
+
+def test_a_figure_takes_colours_or_sizes_from_the_readers_style(tmp_path):
+    plain = draw(tmp_path / "a.png")
+    styles = [
+        "dark_background",
+        {"font.size": 20, "savefig.dpi": 30, "lines.linewidth": 9, "axes.grid.axis": "x"},
+    ]
+    with plt.style.context(styles):
+        before = dict(plt.rcParams)
+        assert np.array_equal(draw(tmp_path / "b.png"), plain)
+        assert dict(plt.rcParams) == before
+    assert plain[0, 0].tolist() == [1, 1, 1, 1]

@@ -1,10 +1,13 @@
 """The project's files agree with each other."""
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,13 +44,12 @@ def test_every_line_of_the_conda_environment_has_its_purpose():
     assert packages and all(re.search(r"# \w", line) for line in packages)
 
 
-def test_repository_stands_once_and_badges_follow_it():
-    url = PROJECT["urls"]["Repository"]
-    assert re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url)
+def test_an_address_of_the_course_stands_where_pyproject_names_none():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = PROJECT.get("urls", {}).get("Repository", "")
     badges = re.findall(r"research\.google\.com/github/(.+?)/blob/main/notebooks/([\w.]+)\)", readme)
-    assert badges and {where for where, _ in badges} == {url.removeprefix("https://github.com/")}
-    assert all((ROOT / "notebooks" / name).is_file() for _, name in badges)
+    assert {where for where, _ in badges} <= {named.removeprefix("https://github.com/")}
+    assert "OWNER" not in readme and bool(badges) == named.startswith("https://github.com/")
 
 
 def test_makefile_has_the_targets_that_the_readme_repeats():
@@ -65,3 +67,50 @@ def test_only_the_sets_that_may_be_shipped_are_committed():
     files = listed.stdout.split()
     assert len([file for file in files if file.endswith(".gz")]) == 8
     assert not [file for file in files if not re.fullmatch(allowed, file)]
+
+
+STUB = """#!/bin/sh
+echo "$@" >> "$LOG"
+case "$1 $2" in
+"-c "*) echo VERSION ;;
+"-m venv") [ "$3" != --clear ] || rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+"-m pip") exit $FAILS ;;
+esac
+"""
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="make is for Linux and macOS")
+def test_a_moved_cut_or_other_pythons_environment_is_believed(tmp_path):
+    for name, version in (("python3", "3 11"), ("other", "3 13")):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(STUB.replace("VERSION", version))
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "the course").mkdir()
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / "the course")
+
+    def made(*arguments, folder="the course", fails=0):
+        """How `make lab` sets up: the arguments of venv; None where it does not."""
+        log = tmp_path / "log"
+        log.write_text("")
+        path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        env = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
+        env |= {"PATH": path, "LOG": str(log), "FAILS": str(fails)}
+        done = subprocess.run(
+            ["make", "lab", *arguments], cwd=tmp_path / folder, env=env, capture_output=True
+        )
+        assert (done.returncode != 0) == bool(fails)
+        said = log.read_text().splitlines()
+        assert fails or said[-1] == "tools/notebooks.py lab"
+        return next((line for line in said if line.startswith("-m venv")), None)
+
+    anew = "-m venv --clear .venv"
+    assert made() == anew and made() is None and made("PYTHON=python3") is None
+    assert made("PYTHON=other") == anew and made() is None and made("PYTHON=other") is None
+    os.utime(tmp_path / "the course" / "pyproject.toml", (2**32, 2**32))
+    assert made() == "-m venv .venv"
+    os.utime(tmp_path / "the course" / "pyproject.toml", (1, 1))
+    (tmp_path / "the course").rename(tmp_path / "moved")
+    assert made(folder="moved") == anew and made(folder="moved") is None
+    assert made("PYTHON=other", folder="moved", fails=1) == anew
+    assert made(folder="moved") == anew and made(folder="moved") is None

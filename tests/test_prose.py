@@ -52,3 +52,10 @@ def test_markers_are_not_rewritten_from_their_files(checkout):
         prose.rewrite(TEXT)
     with pytest.raises(FileNotFoundError, match="no result resnet-mnist-cpu in the ledger"):
         prose.rewrite(TEXT.replace("lenet-mnist", "resnet-mnist"))
+
+
+def test_minutes_of_a_run_beside_others_are_averaged(checkout):
+    put(checkout / "data/results", record(0, 0.97), record(1, 0.98, minutes=9.0, alone=False))
+    assert "| 97.50 ± 0.71 % | 2 | 1.25 |" in prose.results_table()
+    put(checkout / "data/results", record(0, 0.97, alone=False))
+    assert "| 97.50 ± 0.71 % | 2 |  |" in prose.results_table()

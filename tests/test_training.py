@@ -10,10 +10,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_ac
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils import checkpoints, settings, training
+from course_utils import checkpoints, recipes, settings, training
 from course_utils.training import evaluate, fit, train_epoch
 
-LINES = {"train_epoch": (train_epoch, 25), "evaluate": (evaluate, 25), "fit": (fit, 45)}
+LINES = {"train_epoch": (train_epoch, 30), "evaluate": (evaluate, 30), "fit": (fit, 45)}
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +214,9 @@ def test_a_loss_that_is_not_finite_goes_unnoticed_or_spoils_the_checkpoint(tmp_p
         data.spoilt = spoilt
         return fit(model, data, epochs=2, optimizer=sgd(model, 0.125), checkpoint=tmp_path / "a.pt")
 
-    with pytest.raises(ValueError, match=r"nan at step 9, lr 0.125.*learning rate is too large") as error:
+    with pytest.raises(
+        ValueError, match=r"Step 9 got an image that is not finite: number 0 of its 16"
+    ) as error:
         run(True)
     assert "\n" not in str(error.value)
     saved = torch.load(tmp_path / "a.pt", weights_only=True)
@@ -222,15 +224,36 @@ def test_a_loss_that_is_not_finite_goes_unnoticed_or_spoils_the_checkpoint(tmp_p
     assert run(False)["complete"] and "1 of 2 epochs are done" in capsys.readouterr().out
 
 
-def test_images_that_are_not_finite_are_blamed_on_the_learning_rate():
+def one_line(error):
+    return "\n" not in str(error.value) and str(error.value)
+
+
+@pytest.mark.parametrize("step", [1, 49, 50, 51, 61, 70])
+@pytest.mark.parametrize("pixel", [math.nan, -math.inf])
+def test_an_image_that_is_not_finite_is_blamed_on_the_learning_rate_or_another_step(step, pixel):
+    data, model = [(x.clone(), y) for x, y in batches(2, size=12)[:1] * 70], network()
+    data[step - 1][0][7, 0, 3, 3] = pixel
+    with pytest.raises(ValueError, match=f"Step {step} got an image .* number 7 of its 12") as error:
+        fit(model, data, epochs=1, optimizer=sgd(model, 0.001))
+    assert "lr" not in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "step, cause", [(1, "initialization"), (49, "too large"), (50, "too large"), (66, "too large")]
+)
+def test_a_loss_that_is_not_finite_is_named_with_another_step_or_learning_rate(step, cause):
+    calls = []
+
+    def criterion(z, y):
+        calls.append(1)
+        return F.cross_entropy(z, y) * (math.inf if len(calls) == step else 1)
+
     model = network()
-    with pytest.raises(ValueError, match="step 1, .*images"):
-        fit(
-            model,
-            [(torch.full((4, 1, 8, 8), math.nan), torch.zeros(4, dtype=int))],
-            epochs=1,
-            optimizer=sgd(model),
-        )
+    optimizer = sgd(model, 1e-3)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 + step)
+    with pytest.raises(ValueError, match=f"inf at step {step}, lr {1e-3 * step:.3g}.*{cause}") as error:
+        fit(model, batches(1) * 70, epochs=1, optimizer=optimizer, scheduler=schedule, criterion=criterion)
+    assert one_line(error)
 
 
 @pytest.mark.parametrize("scale, warns", [(0.985, True), (0.975, False)])
@@ -271,12 +294,387 @@ def test_a_network_that_learns_is_warned_about(capsys):
     assert "not learning" not in capsys.readouterr().out
 
 
+NO_PAIRS = {
+    "no batch": (lambda x, y: [], "no batch"),
+    "a generator read twice": (lambda x, y: (b for b in [(x, y)]), "no batch.*pass a list"),
+    "dicts": (lambda x, y: [{"image": x, "label": y}], "gave a dict.*pairs of tensors"),
+    "images alone": (lambda x, y: [x], "gave a Tensor.*pairs of tensors"),
+    "three things": (lambda x, y: [(x, y, y)], "gave a tuple of 3.*pairs of tensors"),
+    "arrays": (lambda x, y: [(x.numpy(), y.numpy())], "gave a tuple.*pairs of tensors"),
+    "float labels": (lambda x, y: [(x, y.float())], "labels of a batch are torch.float32"),
+    "labels in a column": (lambda x, y: [(x, y[:, None])], r"shape \(16, 1\); expected .* shape \(16,\)"),
+    "one-hot labels": (lambda x, y: [(x, F.one_hot(y, 10))], r"shape \(16, 10\); expected"),
+    "bytes as images": (lambda x, y: [(x.byte(), y)], "images are torch.uint8.*/ 255"),
+    "float64 images": (lambda x, y: [(x.double(), y)], "images are torch.float64.*x.to"),
+    "labels beyond the outputs": (
+        lambda x, y: [(x, y + 1)],
+        "10 outputs .* labels go up to 10.*at least 11 classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("part", ["loader", "val"])
-def test_an_empty_loader_ends_in_a_traceback_of_torch(part):
+@pytest.mark.parametrize("case", NO_PAIRS)
+def test_a_loader_of_something_else_ends_in_a_traceback_of_torch(case, part, precision):
+    x, y = batches(2)[0]
+    y[0] = 9
+    make, message = NO_PAIRS[case]
+    model, given = network(), {"loader": [(x, y)], "val": [(x, y)]} | {part: make(x, y)}
+    with pytest.raises(ValueError, match=message) as error:
+        fit(model, epochs=2, optimizer=sgd(model), precision=precision, **given)
+    assert one_line(error)
+
+
+def test_int32_labels_train_to_other_weights_or_scores():
+    found = []
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        model, data = network(), [(x, y.to(dtype)) for x, y in batches()]
+        history = fit(model, data, epochs=1, optimizer=sgd(model), val=data, precision="float32")
+        found.append((history["loss"], history["val_loss"], evaluate(model, data)["confusion"].tolist()))
+    assert found[0] == found[1] == found[2]
+
+
+class Returns(nn.Module):
+    """A network that makes something else of its logits."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.body, self.make = network(), make
+
+    def forward(self, x):
+        return self.make(self.body(x))
+
+
+OUTPUTS = {
+    "a list": (lambda z: [z, z], "a list; expected logits"),
+    "a dict": (lambda z: {"logits": z}, "a dict; expected logits"),
+    "nothing": (lambda z: None, "a NoneType; expected logits"),
+    "a map": (
+        lambda z: z[:, :, None, None],
+        r"shape \(16, 10, 1, 1\); expected logits of shape \(16, classes\)",
+    ),
+    "half as many": (
+        lambda z: z.reshape(8, 20),
+        r"shape \(8, 20\); expected logits of shape \(16, classes\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_an_output_that_is_no_logits_ends_in_a_traceback(case):
+    make, message = OUTPUTS[case]
+    model = Returns(make)
+    for call in (
+        lambda: fit(model, batches(2), epochs=1, optimizer=sgd(model)),
+        lambda: evaluate(model, batches(2)),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            call()
+        assert one_line(error)
+
+
+def test_a_tuple_in_evaluation_ends_in_a_traceback():
+    with pytest.raises(ValueError, match="a tuple; expected logits.*in evaluation no tuple") as error:
+        evaluate(Returns(lambda z: (z, z)), batches(2))
+    assert one_line(error)
+
+
+def test_three_outputs_for_five_classes_end_in_a_traceback():
+    model, data = network(3), batches(4, 5)
+    for call in (lambda: fit(model, data, epochs=1, optimizer=sgd(model)), lambda: evaluate(model, data)):
+        with pytest.raises(
+            ValueError, match="3 outputs and the labels go up to 4, so .*at least 5 classes"
+        ) as error:
+            call()
+        assert one_line(error)
+
+
+@pytest.mark.parametrize("images, size", [(65, 64), (129, 64), (129, 128)])
+def test_a_last_batch_of_one_image_ends_in_a_traceback_of_batch_norm(images, size):
+    data = TensorDataset(torch.randn(images, 1, 8, 8), torch.arange(images) % 3)
+
+    def run(**how):
+        model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+        return fit(
+            model, DataLoader(data, size, **how), epochs=1, optimizer=sgd(model), val=DataLoader(data, size)
+        )
+
+    with pytest.raises(ValueError, match="a single image.*drop_last=True") as error:
+        run()
+    assert one_line(error) and run(drop_last=True)["complete"]
+
+
+def test_an_error_of_the_network_itself_is_explained_away():
+    def broken(z):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        evaluate(Returns(broken), batches(2))
+
+
+class Viewing(nn.Module):
+    """What most tutorials write: `view` flattens, which fails in channels_last; dropout and batch norm before it."""
+
+    def __init__(self, flatten=lambda x: x.view(-1, 80)):
+        super().__init__()
+        self.conv, self.norm, self.more = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3)
+        self.drop, self.linear, self.flatten = nn.Dropout(0.3), nn.Linear(80, 10), flatten
+
+    def forward(self, x):
+        x = self.drop(F.relu(self.more(F.relu(self.norm(self.conv(x))))))
+        return self.linear(self.flatten(x * (1 + 0.1 * np.random.rand())))
+
+
+@pytest.mark.parametrize("images", [torch.contiguous_format, torch.channels_last])
+def test_a_network_that_flattens_with_view_fails_or_draws_or_counts_its_first_batch_twice(images):
+    data = [(torch.randn(8, 3, 8, 8).contiguous(memory_format=images), torch.arange(8)) for _ in range(3)]
+    settings.seed_all(0)
+    model = Viewing()
+    optimizer = sgd(model)
+    for _ in range(2):
+        for x, y in data:
+            optimizer.zero_grad()
+            F.cross_entropy(model.train()(x.contiguous()), y).backward()
+            optimizer.step()
+        with torch.no_grad():
+            scores = [model.eval()(x.contiguous()) for x, _ in data]
+    expected = F.cross_entropy(torch.cat(scores), torch.cat([y for _, y in data])).item()
+    draws = torch.rand(2).tolist(), np.random.rand()
+    settings.seed_all(0)
+    again = Viewing()
+    history = fit(again, data, epochs=2, optimizer=sgd(again), val=data, precision="float32")
+    assert draws == (torch.rand(2).tolist(), np.random.rand())
+    assert history["val_loss"][-1] == pytest.approx(expected) and again.norm.num_batches_tracked == 6
+    for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert evaluate(Viewing(), data, flip=True)["total"] == 24
+
+
+def test_a_network_that_can_take_it_computes_in_the_plain_format():
+    seen, model = set(), Viewing(lambda x: x.flatten(1))
+    model.more.register_forward_hook(
+        lambda layer, inputs, out: seen.add(out.is_contiguous(memory_format=torch.channels_last))
+    )
+    data = [(torch.randn(8, 3, 8, 8), torch.arange(8))] * 2
+    fit(model, data, epochs=1, optimizer=sgd(model), val=data, precision="float32")
+    assert seen == {True}
+
+
+@pytest.mark.parametrize(
+    "kind, expected", [("cpu", (True, False)), ("cuda", (True, True)), ("mps", (False, False))]
+)
+def test_mps_gets_channels_last_or_copies_that_do_not_wait(kind, expected, monkeypatch):
+    """No such device here: tensors stay where they are, and what would be asked of the device is noted."""
+    copies, formats, to = [], [], torch.Tensor.to
+
+    def noting(tensor, *args, **how):
+        copies.append(bool(how.get("non_blocking")))
+        return to(tensor, *(a for a in args if a != torch.device(kind)))
+
+    model = Viewing(lambda x: x.flatten(1))
+    model.more.register_forward_hook(lambda layer, inputs, out: formats.append(not inputs[0].is_contiguous()))
+    data = [(torch.randn(8, 3, 8, 8), torch.arange(8))] * 2
+    monkeypatch.setattr(training, "device", lambda: torch.device(kind))
+    monkeypatch.setattr(training, "remembered", lambda model: None)  # asks CUDA for its random state
+    monkeypatch.setattr(nn.Module, "to", lambda module, *args, **how: plain_to(module, *args, **how))
+
+    def plain_to(module, *args, memory_format=torch.preserve_format):
+        for p in module.parameters():
+            if p.ndim == 4 and memory_format != torch.preserve_format:
+                p.data = p.data.contiguous(memory_format=memory_format)
+
+    monkeypatch.setattr(torch.Tensor, "to", noting)
+    train_epoch(model, data, nn.CrossEntropyLoss(), sgd(model))
+    assert (set(formats), set(copies)) == ({expected[0]}, {expected[1]})
+
+
+def test_evaluate_leaves_a_layer_in_another_mode_or_fit_leaves_the_network_in_training(capsys):
+    model = network(kind=nn.Dropout).train()
+    model[2].eval()  # a layer that stays frozen
+    modes = [layer.training for layer in model.modules()]
+    evaluate(model, batches(2))
+    assert [layer.training for layer in model.modules()] == modes
+    with pytest.raises(ValueError):
+        evaluate(model, [])
+    assert [layer.training for layer in model.modules()] == modes
+
+    def state(data, **rest):
+        optimizer = sgd(model.train())
+        fit(model, data, epochs=1, optimizer=optimizer, **rest)
+        return {layer.training for layer in model.modules()}
+
+    def stopping():
+        yield batches(2)[0]
+        raise KeyboardInterrupt
+
+    assert state(batches(2)) == {False} and state(stopping()) == {False}
+    assert state(batches(2), checkpoint="a.pt") == {False}
+    assert state(batches(2), checkpoint="a.pt") == {False} and "Picked up" in capsys.readouterr().out
+
+
+def test_evaluate_computes_with_fewer_bits_where_the_user_allows_them_or_forgets_the_users_choice():
+    data, model = batches(), nn.Sequential(nn.Flatten(), nn.Linear(64, 256), nn.Linear(256, 10))
+    expected = evaluate(model, data)["loss"]
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    seen = []
+    model[1].register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert evaluate(model, data)["loss"] == expected and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"ieee"}
+    assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+
+
+def ctrl_c(**rest):
+    def data():
+        yield from batches(3)
+        raise KeyboardInterrupt
+
     model = network()
-    given = {"loader": batches(2), "val": batches(2)} | {part: (b for b in batches(0)[:0])}
-    with pytest.raises(ValueError, match="no batch"):
-        fit(model, epochs=1, optimizer=sgd(model), **given)
+    history = fit(model, data(), epochs=2, optimizer=sgd(model), **rest)
+    assert history["complete"] is False and history["epoch"] == []
+
+
+def test_ctrl_c_without_a_checkpoint_promises_that_the_call_goes_on(capsys):
+    ctrl_c()
+    said = capsys.readouterr().out
+    assert "after 0 of 2 epochs" in said and "no checkpoint" in said and "goes on" not in said
+    ctrl_c(checkpoint="a.pt")
+    assert "the same call goes on" in capsys.readouterr().out
+
+
+def test_an_optimizer_of_an_earlier_network_trains_nothing_and_the_learning_rate_is_blamed():
+    read = []
+
+    def data():
+        read.append(1)
+        yield from batches(2)
+
+    model, earlier = network(), network()
+    part = network()
+    half = torch.optim.SGD(part.parameters(), lr=0.1)
+    part[4] = nn.Linear(144, 10)  # a head that is replaced after the optimizer was made
+    for net, optimizer in ((model, sgd(earlier)), (part, half)):
+        with pytest.raises(ValueError, match="not this network's.*Make the optimizer again") as error:
+            fit(net, data(), epochs=1, optimizer=optimizer)
+        assert one_line(error) and not read
+    head_only = torch.optim.SGD(model[4].parameters(), lr=0.1)
+    assert fit(model, data(), epochs=1, optimizer=head_only)["complete"]
+    criterion = nn.CrossEntropyLoss()
+    criterion.scale = nn.Parameter(torch.ones(()))
+    both = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
+    assert fit(model, data(), epochs=1, optimizer=both, criterion=criterion)["complete"]
+
+
+S = torch.optim.lr_scheduler
+MADE_FOR_OTHERS = {  # for 6 batches and 10 epochs, 60 steps
+    "twice the steps": lambda o: S.OneCycleLR(o, 0.1, total_steps=120),
+    "one step too few": lambda o: S.OneCycleLR(o, 0.1, total_steps=59),
+    "epochs for steps": lambda o: S.OneCycleLR(o, 0.1, total_steps=10),
+    "a cosine over epochs": lambda o: S.CosineAnnealingLR(o, 10),
+    "a cosine of twice the steps": lambda o: S.CosineAnnealingLR(o, 120),
+    "a power that ends early": lambda o: S.PolynomialLR(o, 10),
+    "a milestone that is never reached": lambda o: S.MultiStepLR(o, [30, 90]),
+    "a warm-up, then a cosine too long": lambda o: S.SequentialLR(
+        o, [S.LinearLR(o, total_iters=6), S.CosineAnnealingLR(o, 114)], [6]
+    ),
+    "one of several": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 5), S.CosineAnnealingLR(o, 120)]),
+    "another optimizer": lambda o: S.ConstantLR(sgd(network())),
+    "a plateau": lambda o: S.ReduceLROnPlateau(o),
+}
+MADE_FOR_THIS = {
+    "none": lambda o: None,
+    "one cycle": lambda o: S.OneCycleLR(o, 0.1, total_steps=60),
+    "two steps more": lambda o: S.OneCycleLR(o, 0.1, total_steps=62),
+    "a cosine": lambda o: S.CosineAnnealingLR(o, 60),
+    "a cosine to the last step": lambda o: S.CosineAnnealingLR(o, 59),
+    "restarts": lambda o: S.CosineAnnealingWarmRestarts(o, 7),
+    "a wave": lambda o: S.CyclicLR(o, 0.01, 0.1, 7),
+    "a constant": lambda o: S.ConstantLR(o),
+    "a warm-up": lambda o: S.LinearLR(o, total_iters=5),
+    "steps": lambda o: S.StepLR(o, 1000),
+    "milestones": lambda o: S.MultiStepLR(o, [20, 40]),
+    "a power": lambda o: S.PolynomialLR(o, 60),
+    "decay": lambda o: S.ExponentialLR(o, 0.99),
+    "a function": lambda o: S.LambdaLR(o, lambda step: 0.9**step),
+    "a warm-up, then a cosine": lambda o: S.SequentialLR(
+        o, [S.LinearLR(o, total_iters=6), S.CosineAnnealingLR(o, 54)], [6]
+    ),
+    "several": lambda o: S.ChainedScheduler([S.ConstantLR(o, 0.5, 5), S.CosineAnnealingLR(o, 60)]),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of torch's own schedules about their order
+@pytest.mark.parametrize("case", [*MADE_FOR_OTHERS, *MADE_FOR_THIS])
+def test_a_schedule_for_other_steps_is_found_after_epochs_or_a_right_one_is_refused(case):
+    model, read = network(), []
+
+    class Counting(list):
+        def __iter__(self):
+            read.append(1)
+            return super().__iter__()
+
+    optimizer = sgd(model, 0.01)
+    given = {
+        "epochs": 10,
+        "optimizer": optimizer,
+        "scheduler": (MADE_FOR_OTHERS | MADE_FOR_THIS)[case](optimizer),
+    }
+    if case in MADE_FOR_THIS:
+        assert fit(model, Counting(batches(size=2)), **given)["complete"]
+    else:
+        with pytest.raises(ValueError, match="schedule") as error:
+            fit(model, Counting(batches(size=2)), **given)
+        assert one_line(error) and not read
+
+
+def test_a_schedule_of_a_loader_without_a_length_or_of_a_second_call_is_refused():
+    model = network()
+    optimizer = sgd(model, 0.01)
+    schedule = S.OneCycleLR(optimizer, 0.1, total_steps=6)
+    assert fit(model, (b for b in batches()), epochs=1, optimizer=optimizer, scheduler=schedule)["complete"]
+    with pytest.raises(ValueError, match="ends at step 6, this training at step 12"):  # it has no step left
+        fit(model, batches(), epochs=1, optimizer=optimizer, scheduler=schedule)
+    schedule = S.OneCycleLR(optimizer, 0.1, total_steps=12)
+    for _ in range(6):
+        optimizer.step(), schedule.step()
+    assert fit(model, batches(), epochs=1, optimizer=optimizer, scheduler=schedule)["complete"]
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_a_schedule_of_few_steps_divides_by_zero_or_trains_at_no_rate(steps):
+    model = network()
+    before = model[4].weight.clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = recipes.triangular(optimizer, 0.1, steps)
+    history = fit(
+        model, batches(1), epochs=steps, optimizer=optimizer, scheduler=schedule, precision="float32"
+    )
+    assert history["complete"] and (model[4].weight - before).abs().max() > 1e-4
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_after_an_epoch(tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    model, read = network(), []
+
+    def data():
+        read.append(1)
+        yield from batches(2)
+
+    with pytest.raises((OSError, checkpoints.CheckpointError)):
+        fit(model, data(), epochs=1, optimizer=sgd(model), checkpoint=tmp_path / "file" / "a.pt")
+    assert not read and "epoch" not in capsys.readouterr().out
+
+
+def test_the_sums_of_an_epoch_or_the_flags_wait_for_the_device_at_every_step(monkeypatch):
+    waits, item = [], torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: waits.append(1) or item(tensor))
+    model = network()
+    fit(model, batches(1) * 100, epochs=1, optimizer=sgd(model), precision="float32")
+    assert len(waits) <= 2  # the epoch's two sums
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -1,14 +1,17 @@
 """Tools for the lessons: python tools/notebooks.py COMMAND [names or arguments].
 
 course      run every lesson in `smoke`, train LeNet-5 on all of MNIST, print a summary, render the lessons
-lab         copy the lessons without outputs into work/ and open JupyterLab there (further arguments are JupyterLab's)
+lab         copy the lessons and solutions, without outputs, into work/ and open JupyterLab there (further arguments
+            are JupyterLab's)
 render      write the committed lessons as HTML to build/
 execute     run lessons in `cpu` and commit-ready store outputs, stamp and times (default: all of them)
 results     write the ledger's numbers into the lessons' prose and the README
-badges      write each lesson's Colab badge and set-up cell, and the README's badges, from pyproject's repository
+badges      write the Colab badges and set-up cells of lessons and README from pyproject's [project.urls] Repository;
+            without one there are no badges, and the set-up cell has no address
 """
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +22,7 @@ import tempfile
 import time
 import tomllib
 from base64 import b64decode
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -26,7 +30,7 @@ import nbformat
 from nbclient import NotebookClient
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout's package
-from course_utils.settings import whole  # noqa: E402
+from course_utils.settings import own_folder, whole  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = ROOT / "notebooks"
@@ -37,11 +41,14 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
+COURSE = "{url}"  # the address of the course's repository, as git clone takes it
 KEEP_IN_DRIVE = False  # True: checkpoints go to your Drive and outlive the machine
 if "google.colab" in sys.modules:
-    course = "/content/{name}"
+    if not COURSE:
+        raise ValueError("COURSE is empty. Write the repository's address there and run this again.")
+    course = "/content/course"
     if not os.path.isdir(course):
-        subprocess.run(["git", "clone", "--depth", "1", "{url}", course], check=True)
+        subprocess.run(["git", "clone", "--depth", "1", COURSE, course], check=True)
     needed = ("huggingface_hub", "platformdirs", "pyarrow", "safetensors")
     missing = [p for p in needed if find_spec(p) is None]
     if missing:
@@ -76,25 +83,54 @@ def lessons(names: list[str] = ()) -> list[Path]:
     )
 
 
-def repository() -> str:
-    """The address in pyproject, OWNER/REPO until the repository is named."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
-        "Repository"
-    ]
+def solutions() -> list[Path]:
+    """The solutions, in order."""
+    return sorted((LESSONS / "solutions").glob("*.ipynb"))
+
+
+def tagged(cell: nbformat.NotebookNode, tag: str) -> bool:
+    """Whether a cell has the tag."""
+    return tag in cell.metadata.get("tags", [])
 
 
 def code_sha256(notebook: nbformat.NotebookNode) -> str:
-    """SHA-256 over the syntax trees of the code cells, but for the one tagged setup-colab."""
-    cells = [
-        c for c in notebook.cells if c.cell_type == "code" and "setup-colab" not in c.metadata.get("tags", [])
-    ]
-    return hashlib.sha256("\n".join(ast.dump(ast.parse(c.source)) for c in cells).encode()).hexdigest()
+    """SHA-256 over the syntax trees of the code cells, but for the one tagged setup-colab; for all versions of Python."""
+    cells = [c for c in notebook.cells if c.cell_type == "code" and not tagged(c, "setup-colab")]
+    return hashlib.sha256(json.dumps([tree(ast.parse(c.source)) for c in cells]).encode()).hexdigest()
+
+
+def tree(node: object) -> object:
+    """A syntax tree as lists of text, without what differs between versions: empty fields, empty parts of f-strings."""
+    if isinstance(node, list):
+        return [tree(part) for part in node]
+    if not isinstance(node, ast.AST):
+        return ascii(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.JoinedStr):
+        fields["values"] = [part for part in node.values if getattr(part, "value", None) != ""]
+    return [type(node).__name__, *([k, tree(v)] for k, v in fields.items() if v is not None and v != [])]
+
+
+@contextlib.contextmanager
+def own_kernel() -> Iterator[None]:
+    """While it lasts the kernel `python3` runs in this environment, whatever else has that name on this machine."""
+    from ipykernel.kernelspec import write_kernel_spec
+
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        write_kernel_spec(f"{folder}/kernels/python3")
+        os.environ["JUPYTER_PATH"] = folder + (os.pathsep + before if before else "")  # is searched first
+        try:
+            yield
+        finally:
+            os.environ.pop("JUPYTER_PATH")
+            os.environ |= {"JUPYTER_PATH": before} if before else {}
 
 
 def run(path: Path, profile: str) -> tuple[nbformat.NotebookNode, float]:
     """The lesson run from the top in a fresh kernel with an empty COURSE_RUNS, and the seconds it took."""
     notebook = read(path)
-    with tempfile.TemporaryDirectory() as empty:
+    with tempfile.TemporaryDirectory() as empty, own_kernel():
         env = os.environ | {"COURSE_PROFILE": profile, "COURSE_RUNS": empty, "CI": "1"}
         client = NotebookClient(
             notebook,
@@ -132,45 +168,81 @@ def execute(names: list[str]) -> None:
         }
         write(notebook, path)
         for cell in notebook.cells:
-            if "readme-picture" in cell.metadata.get("tags", []):
-                path.with_suffix(".png").write_bytes(picture(cell))
+            if tagged(cell, "readme-picture"):
+                with whole(path.with_suffix(".png")) as part:
+                    part.write_bytes(picture(cell))
         times = json.loads(times_file.read_text(encoding="utf-8")) if times_file.is_file() else {}
         times[path.stem] = {"minutes": round(seconds / 60, 1), "processor": processor(), "date": today}
         write_json(times, times_file)
         print(f"{path.stem}: {seconds / 60:.1f} minutes")
 
 
+def for_learners(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A lesson without outputs, badge and Colab cell, folded where a definition answers an exercise; its digest inside."""
+    notebook.cells = [cell for cell in notebook.cells if not tagged(cell, "setup-colab")]
+    notebook.cells[0].source = with_badge(notebook.cells[0].source, "")
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            folded = cell.metadata.pop("jupyter", {}).get("source_hidden") or tagged(cell, "answers")
+            cell.metadata.pop("collapsed", None)  # the learner's own outputs are to be seen
+            if folded:
+                cell.metadata.jupyter = {"source_hidden": True}
+    notebook.metadata.course = {"copied": content(notebook)}
+    return notebook
+
+
+def content(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 over what a learner may have put into a copy: sources and outputs."""
+    cells = [[cell.cell_type, cell.source, cell.get("outputs", [])] for cell in notebook.cells]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()
+
+
 def copies() -> Path:
-    """Put the lessons, without outputs, into work/; a copy that the learner has changed stays as it is."""
-    folder = ROOT / "work"
-    folder.mkdir(exist_ok=True)
-    record = folder / ".copies.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    for path in lessons():
-        notebook, target = read(path), folder / path.name
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                cell.outputs, cell.execution_count = [], None
-        text = nbformat.writes(notebook) + "\n"
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        yours = target.exists() and hashlib.sha256(target.read_bytes()).hexdigest() != known.get(path.name)
-        if yours:
-            newer = known.get(path.name) != digest
-            print(
-                f"work/{path.name} is kept: you have worked in it.", "Rename it to get the newer one." * newer
-            )
-            continue
-        target.write_text(text, encoding="utf-8", newline="\n")
-        known[path.name] = digest
-    record.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    """Put lessons and solutions, for learners, into work/; a copy that the learner has changed stays as it is.
+
+    What is no readable notebook is set aside. Returns the folder. Raises OSError where a copy cannot be written.
+    """
+    folder = own_folder(ROOT / "work")
+    for path in [*lessons(), *solutions()]:
+        target, new = folder / path.relative_to(LESSONS), for_learners(read(path))
+        if target.exists():
+            try:
+                old = read(target)
+                made = old.metadata.get("course", {}).get("copied")
+                changed = made != content(old)
+            except OSError:
+                raise
+            except Exception:  # nbformat raises many kinds for what is no notebook
+                aside = target.with_name(f"{target.stem}-unreadable-{time.time_ns()}{target.suffix}")
+                target.rename(aside)
+                print(
+                    f"{target} is no readable notebook: it is now {aside.name}, and a new copy takes its place."
+                )
+                changed = False
+            if changed:
+                if made != new.metadata.course.copied:
+                    print(f"{target} is kept: you have worked in it. Rename it to get the newer one.")
+                continue
+        write(new, target)
     return folder
 
 
 def lab(arguments: list[str]) -> None:
     """Open JupyterLab on the copies."""
-    folder = copies()
-    print(f"Open the lessons in {folder.name}/: yours to change; git pull never touches them.")
-    sys.exit(subprocess.call([sys.executable, "-m", "jupyterlab", *arguments], cwd=folder))
+    try:
+        folder = copies()
+    except OSError as error:
+        sys.exit(
+            f"The lessons cannot be copied: {error}. Mend that and run it again; nothing is half-written."
+        )
+    print(f"Open the lessons in {folder}: yours to change; git pull never touches them.")
+    with own_kernel():
+        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *arguments], cwd=folder)
+        while server.returncode is None:
+            with contextlib.suppress(KeyboardInterrupt):  # JupyterLab gets it too, and asks
+                server.wait()
+    sys.exit(server.returncode)
 
 
 def render(names: list[str]) -> None:
@@ -184,7 +256,7 @@ def render(names: list[str]) -> None:
         notebook = read(path)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                pieces = re.split(r"(`+.*?`+)", cell.source, flags=re.DOTALL)  # code is no formula
+                pieces = re.split(r"(`+.*?`+|\\\$)", cell.source, flags=re.DOTALL)  # code is no formula
                 for i in range(0, len(pieces), 2):
                     text = re.sub(
                         r"\$\$(.+?)\$\$", lambda m: convert(m[1], display="block"), pieces[i], flags=re.DOTALL
@@ -206,7 +278,9 @@ def results(_: list[str]) -> None:
     from prose import rewrite
 
     readme = ROOT / "README.md"
-    readme.write_text(rewrite(readme.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
+    text = rewrite(readme.read_text(encoding="utf-8"))
+    with whole(readme) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
     for path in lessons():
         notebook = read(path)
         for cell in notebook.cells:
@@ -215,26 +289,44 @@ def results(_: list[str]) -> None:
         write(notebook, path)
 
 
+def repository() -> str:
+    """The address under [project.urls] Repository in pyproject; empty until there is one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "").removesuffix("/").removesuffix(".git")
+
+
 def badge(path: Path) -> str:
-    """The Markdown of a lesson's Colab badge."""
-    where = repository().removeprefix("https://github.com/")
-    service = "https://colab.research.google.com"
-    link = f"{service}/github/{where}/blob/main/notebooks/{path.name}"
-    return f"[![Open in Colab]({service}/assets/colab-badge.svg)]({link})"
+    """The Markdown of a lesson's Colab badge; empty without a repository that Colab opens."""
+    where, service = repository(), "https://colab.research.google.com"
+    if not where.startswith("https://github.com/"):
+        return ""
+    link = where.replace("https://github.com", f"{service}/github")
+    return f"[![Open in Colab]({service}/assets/colab-badge.svg)]({link}/blob/main/notebooks/{path.name})"
+
+
+BADGE = r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)"
+
+
+def with_badge(text: str, badge: str) -> str:
+    """A lesson's first cell with this badge below its title, or, where it is empty, with none."""
+    title, _, rest = re.sub(rf"\n*{BADGE}", "", text).partition("\n")
+    return "\n".join([title, *(["", badge] if badge else []), *([rest] if rest else [])])
 
 
 def badges(_: list[str]) -> None:
-    """Write each lesson's Colab badge and set-up cell, and the README's badges."""
-    old = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*?([^/)]*)\)")  # its group: the file name
+    """Write each lesson's Colab badge and set-up cell, and the README's badges, each after its link to the lesson."""
     readme = ROOT / "README.md"
-    text = old.sub(lambda m: badge(LESSONS / m[1]), readme.read_text(encoding="utf-8"))
-    readme.write_text(text, encoding="utf-8", newline="\n")
+    text = re.sub(rf" *{BADGE}", "", readme.read_text(encoding="utf-8"))
+    link = re.compile(r"\]\(notebooks/(\w+\.ipynb)\)")
+    text = link.sub(lambda m: f"{m[0]} {badge(LESSONS / m[1])}".rstrip(), text)
+    with whole(readme) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
     for path in lessons():
-        notebook, url = read(path), repository()
-        notebook.cells[0].source = old.sub(lambda m, p=path: badge(p), notebook.cells[0].source)
+        notebook = read(path)
+        notebook.cells[0].source = with_badge(notebook.cells[0].source, badge(path))
         for cell in notebook.cells:
-            if "setup-colab" in cell.metadata.get("tags", []):
-                cell.source = COLAB.format(url=url, name=url.split("/")[-1]).rstrip()
+            if tagged(cell, "setup-colab"):
+                cell.source = COLAB.format(url=repository()).rstrip()
         write(notebook, path)
 
 
@@ -262,4 +354,7 @@ if __name__ == "__main__":
     commands = {f.__name__: f for f in (course, lab, render, execute, results, badges)}
     if len(sys.argv) < 2 or sys.argv[1] not in commands:
         sys.exit(__doc__)
-    commands[sys.argv[1]](sys.argv[2:])
+    try:
+        commands[sys.argv[1]](sys.argv[2:])
+    except KeyboardInterrupt:
+        sys.exit("Stopped; what is written is whole.")

@@ -4,7 +4,7 @@ import json
 import re
 import statistics
 
-from course_utils.ledger import folder, recorded
+from course_utils.ledger import all_recorded, folder, recorded
 from course_utils.models import label
 
 MARKER = re.compile(r"<!--(result|bench|table) ([^>]*?)-->(.*?)<!--/-->", re.DOTALL)
@@ -63,7 +63,7 @@ def results_table() -> str:
     """Markdown: a row for each headline of the ledger, means over its seeds."""
     head = ["network", "data", "profile", "parameters", "test top-1", "seeds", "minutes", "measured on"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    stems = {file.stem.rsplit("-s", 1)[0] for file in folder("results").glob("*-s*.json")}
+    stems = {stem.rsplit("-s", 1)[0] for stem in all_recorded()}
     for key in sorted(stems):
         records = [record for record in recorded(key) if record["test"]]
         if not records:
@@ -84,7 +84,10 @@ def results_table() -> str:
             f"{first['parameters']:,}",
         ]
         row += [f"{statistics.mean(top1):.2f}{spread} %", str(len(top1))]
-        row += [f"{statistics.mean(r['minutes'] for r in records):.2f}", f"{where}, {first['precision']}"]
+        minutes = [
+            r["minutes"] for r in records if r.get("alone", True)
+        ]  # beside other runs they say nothing
+        row += [f"{statistics.mean(minutes):.2f}" if minutes else "", f"{where}, {first['precision']}"]
         lines.append("| " + " | ".join(row) + " |")
     return "\n".join(lines)
 

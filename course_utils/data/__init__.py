@@ -3,7 +3,7 @@
 import importlib
 
 HOMES = {
-    "arrays": ("Arrays", "load_arrays", "mean_and_std", "take", "validation_split"),
+    "arrays": ("Arrays", "load_arrays", "load_folder", "mean_and_std", "take", "validation_split"),
     "loaders": ("Loaders", "TensorLoader", "make_loaders"),
     "published": ("CIFAR100_COARSE", "CIFAR100_COARSE_CLASSES"),
     "sources": ("DataError",),

@@ -15,8 +15,10 @@ from course_utils.data.arrays import Arrays, first_of_each, load_arrays, mean_an
 class TensorLoader:
     """Batches (x, y) of a set that lies on the device whole, as uint8; no Python per image, no worker processes.
 
-    x: float32 (B, C, S, S), channels_last, normalised with mean and std (pixels in 0..1; default: the set's own);
-    y: int64 (B,). train: order, shifts and flips are drawn, a function of (seed, epoch, position) alone.
+    x: float32 (B, C, S, S), contiguous, normalised with mean and std (pixels in 0..1; default: the set's own);
+    y: int64 (B,). train: order, shifts and flips are drawn, a function of (seed, epoch, position) alone: of the epoch
+    that set_epoch names, and of one more in each pass that follows without it. A last batch of a single image, over
+    which batch norm cannot average, joins the one before it.
     shift: by up to so many pixels of the current size, grey sets padded with 0, colour sets reflected.
     flip: None, "random", or "alternating" (each image mirrored every other epoch; Jordan 2024, airbench).
     sizes: S, or one S an epoch (a longer training stays at the last), selected by set_epoch; default: the set's own.
@@ -37,16 +39,19 @@ class TensorLoader:
         std: tuple[float, ...] | None = None,
         device: torch.device | str | None = None,
     ):
-        if batch_size < 1 or not len(arrays):
+        if not len(arrays):
             raise ValueError(
-                f"batch_size is {batch_size}, images {len(arrays)}; expected at least 1 of each."
+                f"{arrays.name}: no image for {arrays.split}; expected at least 1. "
+                "Validation takes a tenth of each class that has two or more."
             )
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
         if flip not in (None, "random", "alternating"):
             raise ValueError(f"flip is {flip!r}; expected None, 'random' or 'alternating'.")
         if flip and arrays.name == "mnist":
             raise ValueError("flip is set for mnist; expected None: a mirrored 2 is no digit.")
-        own = arrays.images.shape[2]
-        self.sizes = (own,) if sizes is None else (sizes,) if isinstance(sizes, int) else tuple(sizes)
+        _, channels, self.own, _ = arrays.images.shape
+        self.sizes = tuple(int(size) for size in np.ravel(self.own if sizes is None else sizes))
         smallest = min(self.sizes, default=0)
         if not 0 <= shift < smallest:
             raise ValueError(f"shift is {shift}, the smallest size {smallest}; expected 0 <= shift < size.")
@@ -57,91 +62,95 @@ class TensorLoader:
             own_mean, own_std = mean_and_std(arrays)
         self.mean = tuple(own_mean if mean is None else mean)
         self.std = tuple(own_std if std is None else std)
-        channels = arrays.images.shape[1]
         if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
             raise ValueError(
                 f"mean is {self.mean}, std {self.std}; expected {channels} of each, std above 0."
             )
         self.labels = torch.from_numpy(arrays.labels).to(self.device)
-        self.size = None
+        self.pixels = None
         self.set_epoch(0)
 
     def __len__(self) -> int:
-        return -(-len(self.arrays) // self.batch_size)
+        n, size = len(self.arrays), self.batch_size
+        joined = self.train and n > size > 1 and n % size == 1
+        return -(-n // size) - joined
 
     def set_epoch(self, epoch: int) -> None:
         """Select the order, shifts, flips and image size of that epoch, counted from 0."""
-        self.epoch = epoch
         size = self.sizes[min(epoch, len(self.sizes) - 1)]
-        if size != self.size:
-            self.size = size
-            self.pixels = resized_pixels(self.arrays.images, size).to(
-                self.device
-            )  # (N * size**2 + 1, C), last: black
+        kept = min(size, self.own)  # larger copies of a set do not fit in memory: batch by batch
+        if self.pixels is None or kept != self.pixels.shape[2]:
+            self.pixels = resized(torch.from_numpy(self.arrays.images), kept).to(self.device)  # (N, C, s, s)
+        self.epoch, self.passes, self.size = epoch, 0, size
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        n, device = len(self.arrays), self.device
-        rng = np.random.default_rng([self.seed, self.epoch])
+        n, device, epoch = len(self.arrays), self.device, self.epoch + self.passes
+        self.passes += 1
+        rng = np.random.default_rng([self.seed, epoch])
         order = torch.from_numpy(rng.permutation(n) if self.train else np.arange(n)).to(device)  # (N,)
-        shifts = torch.from_numpy(rng.integers(-self.shift, self.shift + 1, (n, 2))).to(
-            device
-        )  # (N, 2): dy, dx
-        flips = torch.from_numpy(self.mirrored(rng)).to(device)  # (N,)
-        grid = torch.arange(self.size, device=device)  # (S,)
-        scale = 255 * torch.tensor(self.std, device=device).view(1, -1, 1, 1)
-        mean = 255 * torch.tensor(self.mean, device=device).view(1, -1, 1, 1)
-        for start in range(0, n, self.batch_size):
-            rows = order[start : start + self.batch_size]  # (B,)
-            dy, dx = shifts[start : start + len(rows)].T.unsqueeze(2)  # (B, 1) each
-            x = torch.where(flips[rows, None], self.size - 1 - grid, grid)  # (B, S)
-            pixels = self.pixels.index_select(0, self.pixel_index(rows, grid + dy, x + dx))  # (B * S * S, C)
-            images = pixels.view(len(rows), self.size, self.size, -1).permute(0, 3, 1, 2)  # (B, C, S, S)
-            yield images.float().sub_(mean).div_(scale), self.labels[rows]
+        shifts = torch.from_numpy(rng.integers(-self.shift, self.shift + 1, (n, 2))).to(device)  # (N, 2)
+        flips = torch.from_numpy(self.mirrored(rng, epoch)).to(device)  # (N,)
+        mean, scale = (
+            255 * torch.tensor(value, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+            for value in (self.mean, self.std)
+        )
+        for batch in range(len(self)):
+            start = batch * self.batch_size
+            stop = start + self.batch_size if batch + 1 < len(self) else n
+            rows = order[start:stop]  # (B,)
+            x = resized(self.pixels.index_select(0, rows), self.size)  # (B, C, S, S)
+            if self.shift or self.flip:
+                x = moved(x, shifts[start:stop], flips[rows])
+            yield x.float().sub_(mean).div_(scale), self.labels[rows]
 
-    def mirrored(self, rng: np.random.Generator) -> np.ndarray:
-        """Which images are mirrored in this epoch: bool (N,), by image."""
+    def mirrored(self, rng: np.random.Generator, epoch: int) -> np.ndarray:
+        """Which images are mirrored in an epoch: bool (N,), by image."""
         if self.flip == "alternating":
-            return (np.random.default_rng(self.seed).integers(2, size=len(self.arrays)) + self.epoch) % 2 == 1
+            return (np.random.default_rng(self.seed).integers(2, size=len(self.arrays)) + epoch) % 2 == 1
         return rng.random(len(self.arrays)) < (0.5 if self.flip == "random" else 0)
-
-    def pixel_index(self, rows: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Row in self.pixels of each pixel (B * S * S,): image rows (B,), its lines y (B, S) and columns x (B, S)."""
-        black = len(self.pixels) - 1
-        edge = self.size - 1
-        if self.pixels.shape[1] > 1:
-            y, x = (edge - (edge - i.abs()).abs() for i in (y, x))  # reflect
-        index = (rows[:, None, None] * self.size + y[:, :, None]) * self.size + x[:, None, :]  # (B, S, S)
-        if self.shift and self.pixels.shape[1] == 1:
-            y_outside, x_outside = ((i < 0) | (i > edge) for i in (y, x))
-            index = index.masked_fill(y_outside[:, :, None] | x_outside[:, None, :], black)
-        return index.flatten()
 
     def fingerprint(self) -> str:
         """Everything that the batches depend on, the pixels included, as text."""
-        pixels = hashlib.sha256(self.arrays.images.tobytes() + self.arrays.labels.tobytes()).hexdigest()
+        pixels = hashlib.sha256(self.arrays.images)
+        pixels.update(self.arrays.labels)
         facts = ("batch_size", "train", "seed", "shift", "flip", "sizes", "mean", "std")
         return "\n".join(
-            [f"{len(self.arrays)} images {pixels[:16]}", *(f"{k} {getattr(self, k)}" for k in facts)]
+            [
+                f"{len(self.arrays)} images {pixels.hexdigest()[:16]}",
+                *(f"{k} {getattr(self, k)}" for k in facts),
+            ]
         )
 
 
-def resized_pixels(images: np.ndarray, size: int) -> torch.Tensor:
-    """The pixels of uint8 images (N, C, H, W) at (size, size), one a row, and a black one: uint8 (N * size**2 + 1, C).
+def moved(images: torch.Tensor, shifts: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, S, S), each mirrored where flips (B,) is set, then shifted by shifts (B, 2): dy, dx."""
+    batch, channels, size, _ = images.shape
+    grid = torch.arange(size, device=images.device)  # (S,)
+    dy, dx = shifts.T.unsqueeze(2)  # (B, 1) each
+    y, x = (
+        grid + dy,
+        torch.where(flips[:, None], size - 1 - grid, grid) + dx,
+    )  # (B, S) each: where a pixel is from
+    row, column = (size - 1 - (size - 1 - i.abs()).abs() for i in (y, x))  # reflected at the edges
+    index = (row[:, :, None] * size + column[:, None, :]).view(batch, 1, -1).expand(-1, channels, -1)
+    images = images.flatten(2).gather(2, index).view_as(images)
+    if channels == 1:
+        images.masked_fill_((y != row)[:, None, :, None] | (x != column)[:, None, None, :], 0)
+    return images
 
-    Bilinear with antialias, rounded to uint8.
-    """
-    channels = images.shape[1]
-    chunks = []
-    for start in range(0, len(images), 5000):
-        x = torch.from_numpy(images[start : start + 5000])
-        if x.shape[2:] != (size, size):
-            x = (
-                F.interpolate(x.float(), (size, size), mode="bilinear", antialias=True)
-                .round_()
-                .to(torch.uint8)
-            )
-        chunks.append(x.permute(0, 2, 3, 1).reshape(-1, channels))
-    return torch.cat([*chunks, torch.zeros(1, channels, dtype=torch.uint8)])
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 images (N, C, H, W) at (size, size), bilinear with antialias, rounded to uint8, 4 MB of float at a time."""
+    if images.shape[2:] == (size, size):
+        return images
+    out = images.new_empty(*images.shape[:2], size, size)
+    step = max(1, 2**20 // images[0].numel())
+    for start in range(0, len(images), step):
+        part = images[start : start + step].float()
+        shrinks = size < images.shape[2]  # antialias changes nothing in an enlargement
+        part = F.interpolate(part, (size, size), mode="bilinear", antialias=shrinks)
+        out[start : start + step] = part.round_()
+    return out
 
 
 class Loaders(NamedTuple):

@@ -1,5 +1,6 @@
 """The published sets: where they are looked for, how they are read, and whether they are what was published."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -7,6 +8,7 @@ import os
 import socket
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,18 @@ HUB_SECONDS = 5  # for the hub's first answer
 
 class DataError(Exception):
     """A data set that is missing, cut short or not what was published."""
+
+
+@contextlib.contextmanager
+def readable() -> Iterator[None]:
+    """A file or folder that this user may not read is said to be that: a DataError, not PermissionError."""
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename or error} may not be read by this user. Ask its owner for the right to read it, or name "
+            "another folder."
+        ) from None
 
 
 def sample_digests(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
@@ -66,6 +80,14 @@ def folders() -> list[Path]:
     return found + ([checkout() / "data"] if checkout() else []) + [cache()]
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; raises PermissionError where this user may not know."""
+    try:
+        return bool(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def read_idx(path: Path, ndim: int) -> np.ndarray:
     """The uint8 array of `ndim` axes in an idx file, packed (.gz) or not. Raises DataError."""
     try:
@@ -75,6 +97,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
             raise ValueError(f"no idx file of uint8 with {ndim} axes")
         shape = np.frombuffer(data, ">u4", ndim, offset=4)
         return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape).copy()
+    except PermissionError:
+        raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{path} is cut short or damaged ({error}). Delete it and run again to get it anew."
@@ -86,7 +110,7 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] 
     prefix = {"train": "train", "test": "t10k"}[split]
     paths = []
     for stem in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"):
-        here = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+        here = [path for path in (folder / stem, folder / f"{stem}.gz") if exists(path)]
         if not here:
             return None
         paths.append(here[0])
@@ -94,13 +118,14 @@ def read_mnist(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] 
 
 
 def read_cifar(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] | None:
-    """Images (N, 3, 32, 32), labels (N,) and the folder, read and checked by torchvision; None without the folder."""
+    """Images (N, 3, 32, 32), labels (N,) and the folder or archive, read and checked by torchvision; None without."""
     from torchvision import datasets
 
-    folder = root / PUBLISHED[name].folder
-    if not folder.is_dir():
-        return None
-    reader = getattr(datasets, PUBLISHED[name].torchvision)
+    folder, reader = root / PUBLISHED[name].folder, getattr(datasets, PUBLISHED[name].torchvision)
+    if not exists(folder):
+        archive = root / reader.filename
+        return read_archive(name, archive, reader.tgz_md5, split) if exists(archive) else None
+    os.listdir(folder)  # raises PermissionError, where torchvision would miss files
     try:
         data = reader(root, train=split == "train")
     except RuntimeError:
@@ -115,6 +140,23 @@ def read_cifar(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarra
     return images, np.array(data.targets, dtype=np.int64), folder
 
 
+def read_archive(name: str, archive: Path, md5: str, split: str) -> tuple[np.ndarray, np.ndarray, Path]:
+    """What read_cifar returns, from the packed archive, which stays as it is: its folder may be read-only."""
+    from torchvision.datasets import utils
+
+    if not utils.check_integrity(archive, md5):
+        raise DataError(
+            f"{name}: {archive} is cut short or not the published file (md5). Delete it and download it anew."
+        )
+    with tempfile.TemporaryDirectory() as part:
+        try:
+            utils.extract_archive(archive, part)
+        except OSError as error:
+            raise DataError(f"{name}: {archive} cannot be unpacked in {part} ({error}).") from None
+        images, labels, _ = read_cifar(name, Path(part), split)
+    return images, labels, archive
+
+
 def read_parquet(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     """Images (N, C, H, W) and labels (N,) of one of the hub's parquet files. Raises DataError for a damaged one."""
     import pyarrow.parquet
@@ -127,6 +169,8 @@ def read_parquet(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, Path]:
         images = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in encoded])
         images = images.reshape(-1, *size, channels).transpose(0, 3, 1, 2)
         labels = np.asarray(table[label], dtype=np.int64)
+    except PermissionError:
+        raise PermissionError(13, "Permission denied", str(path)) from None  # pyarrow's names no file
     except Exception as error:  # pyarrow and Pillow raise many kinds for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
@@ -135,21 +179,50 @@ def read_parquet(name: str, path: Path) -> tuple[np.ndarray, np.ndarray, Path]:
     return np.ascontiguousarray(images), labels, path
 
 
+def read_image(file: Path, size: int) -> np.ndarray:
+    """The central square of an image of any kind that Pillow reads, upright: uint8 (3, size, size). Raises DataError."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # grey in 16 bits, which Pillow would clip
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = ImageOps.fit(image.convert("RGBA"), (size, size), Image.Resampling.BILINEAR)
+        white = Image.new("RGBA", image.size, "white")
+        pixels = np.asarray(Image.alpha_composite(white, image).convert("RGB"))  # (size, size, 3)
+    except PermissionError:
+        raise
+    except Exception as error:  # Pillow raises many kinds for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{file} is no image that can be read ({reason}). Replace or delete it.") from None
+    return pixels.transpose(2, 0, 1)
+
+
+@readable()
 def from_folders(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str] | None:
     """Images, labels and their folder, from the first of `folders` that has the set, checked; None where none has."""
-    published = PUBLISHED[name]
     for root in folders():
-        if name in ("mnist", "fashion"):
-            found = read_mnist(root / published.folder, split)
-        else:
-            found = read_cifar(name, root, split)
-        parquet = root / "hub" / published.hub / f"{split}-00000-of-00001.parquet"
-        if found is None and parquet.is_file():
-            found = read_parquet(name, parquet)
+        try:
+            found = from_folder(name, root, split)
+        except PermissionError:
+            if root != cache():  # a cache that may not be read is an empty one
+                raise
+            continue
         if found is not None:
             verify(name, split, *found)
             return *found[:2], f"folder {root.name}"
     return None
+
+
+def from_folder(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray, Path] | None:
+    """Images, labels and their file or folder, in whichever form `root` has the set; None where it has not."""
+    if name in ("mnist", "fashion"):
+        found = read_mnist(root / PUBLISHED[name].folder, split)
+    else:
+        found = read_cifar(name, root, split)
+    parquet = root / "hub" / PUBLISHED[name].hub / f"{split}-00000-of-00001.parquet"
+    return read_parquet(name, parquet) if found is None and exists(parquet) else found
 
 
 def from_hub(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -211,8 +284,9 @@ def download(name: str, split: str) -> tuple[np.ndarray, np.ndarray, str]:
     standin = (
         "" if name in ("mnist", "fashion") else ", or set COURSE_STANDIN=1 to run on the computed stand-in"
     )
+    packed = "" if name in ("mnist", "fashion") else " (its .tar.gz serves)"
     raise DataError(
         f"{name} is in none of {', '.join(str(folder) for folder in folders())} and no source gave it "
-        f"({'; '.join(reasons)}). Set COURSE_DATA to a folder that holds {PUBLISHED[name].folder}, download it by "
-        f"hand into data/{standin}."
+        f"({'; '.join(reasons)}). Set COURSE_DATA to a folder that holds {PUBLISHED[name].folder}{packed}, download "
+        f"it by hand into data/{standin}."
     )

@@ -30,7 +30,7 @@ def label(name, network):
     values = defaults | network
     titles = {"lenet": "LeNet-5", "alexnet": "AlexNet", "googlenet": "GoogLeNet"}
     if name == "vgg":
-        titles["vgg"] = f"VGG-{ {'A': 11, 'B': 13, 'D': 16, 'E': 19}[values['layers']] }"
+        titles["vgg"] = f"VGG-{ {'A': 11, 'B': 13, 'B5': 13, 'D': 16, 'E': 19}[values['layers']] }"
     if name == "resnet":
         titles["resnet"] = f"{'ResNet' if values['shortcut'] else 'plain'}-{values['depth']}"
     words = [titles[name] + " + BN" * bool(values.get("batch_norm")) + " + LRN" * bool(values.get("lrn"))]
@@ -44,6 +44,14 @@ def label(name, network):
         words.append("auxiliary heads")
     if values.get("two_3x3"):
         words.append("two 3x3 for 5x5")
+    if values.get("layers") == "B5":
+        words.append("5x5 for each pair")
+    if not values.get("reduce", True):
+        words.append("no 1x1 reductions")
+    if not values.get("average", True):
+        words.append("linear layer over the last map")
+    if values.get("stem_224"):
+        words.append("stem for 224 pixels")
     if values.get("shortcut") == "B":
         words.append("projections")
     if values.get("activation", "ReLU") != "ReLU":

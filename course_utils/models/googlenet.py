@@ -33,9 +33,11 @@ class Inception(nn.Module):
     """Four branches side by side; (N, in_channels, S, S) to (N, c1 + c3 + c5 + c_pool, S, S).
 
     two_3x3: in the place of the 5 x 5 two 3 x 3, the first of which keeps c5_reduce channels (they see as far).
+    reduce: without it, 3 x 3 and 5 x 5 see all input channels, no 1 x 1 before them.
     """
 
-    def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3):
+    def __init__(self, in_channels, c1, c3_reduce, c3, c5_reduce, c5, c_pool, batch_norm, two_3x3,
+                 reduce=True):  # fmt: skip
         super().__init__()
         self.branch1 = convolution(in_channels, c1, 1, batch_norm)
         self.branch3 = nn.Sequential(
@@ -45,6 +47,9 @@ class Inception(nn.Module):
         if two_3x3:
             wide = [convolution(c5_reduce, c, 3, batch_norm) for c in (c5_reduce, c5)]
         self.branch5 = nn.Sequential(convolution(in_channels, c5_reduce, 1, batch_norm), *wide)
+        if not reduce:
+            self.branch3 = convolution(in_channels, c3, 3, batch_norm)
+            self.branch5 = convolution(in_channels, c5, 5, batch_norm)
         self.branch_pool = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1), convolution(in_channels, c_pool, 1, batch_norm)
         )
@@ -70,25 +75,27 @@ class GoogLeNet(nn.Module):
     """A stem, nine Inception modules, the mean of each map, one linear layer; after 4a and 4d an auxiliary head each.
 
     Input (N, in_channels, S, S). Output logits (N, num_classes); with heads and in training the tuple
-    (logits, logits after 4a, logits after 4d). width: of INCEPTION's channels, at least 8 a branch.
+    (logits, logits after 4a, logits after 4d). width: of INCEPTION's channels, at least 8 a branch; average: without
+    it, the linear layer sees the last map, 4 x 4 of 32 x 32.
     """
 
-    def __init__(self, stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small):
+    def __init__(self, stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small,
+                 reduce=True, average=True):  # fmt: skip
         super().__init__()
         self.stem = stem  # (N, in_channels, S, S) to (N, channels, s, s)
         self.inception, self.heads = nn.ModuleDict(), nn.ModuleDict()
         for name, paper in INCEPTION.items():
             widths = [max(8, round(width * c)) for c in paper]
-            self.inception[name] = Inception(channels, *widths, batch_norm, two_3x3)
+            self.inception[name] = Inception(channels, *widths, batch_norm, two_3x3, reduce)
             channels = widths[0] + widths[2] + widths[4] + widths[5]
             if heads and name in ("4a", "4d"):
                 self.heads[name] = head(
                     channels, round(128 * width), round(1024 * width), num_classes, small, batch_norm
                 )
         self.pool3, self.pool4 = pool(), pool()
-        self.classifier = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, num_classes)
-        )
+        side = 1 if average else 4
+        last = nn.Linear(channels * side * side, num_classes)
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten(), nn.Dropout(dropout), last)
 
     def forward(self, x):
         x = self.stem(x)  # (N, 192, 28, 28) of 224 x 224
@@ -104,35 +111,45 @@ class GoogLeNet(nn.Module):
         return logits
 
 
+def paper_stem(in_channels, width, batch_norm):
+    """The stem for 224 x 224; of 32 x 32 it leaves 4 x 4. With batch norm, no LRN."""
+    c1, c2 = round(64 * width), round(192 * width)
+    lrn = nn.Identity if batch_norm else lambda: nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2)
+    return nn.Sequential(
+        convolution(in_channels, c1, 7, batch_norm, stride=2),  # (N, 64, 112, 112)
+        pool(),  # (N, 64, 56, 56)
+        lrn(),
+        convolution(c1, c1, 1, batch_norm),
+        convolution(c1, c2, 3, batch_norm),  # (N, 192, 56, 56)
+        lrn(),
+        pool(),  # (N, 192, 28, 28)
+    )
+
+
 def googlenet(num_classes=1000, in_channels=3, heads=True, two_3x3=False):
     """The network as published, for 224 x 224: 6,998,552 parameters, with both heads 13,378,280.
 
     Differs from the paper: torch's first weights (the paper does not say its own).
     """
-    stem = nn.Sequential(
-        convolution(in_channels, 64, 7, False, stride=2),  # (N, 64, 112, 112)
-        pool(),  # (N, 64, 56, 56)
-        nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
-        convolution(64, 64, 1, False),
-        convolution(64, 192, 3, False),  # (N, 192, 56, 56)
-        nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2),
-        pool(),  # (N, 192, 28, 28)
-    )
+    stem = paper_stem(in_channels, 1, False)
     return GoogLeNet(stem, 192, num_classes, 1, False, two_3x3, heads, 0.4, small=False)
 
 
-def small_googlenet(
-    num_classes=100, in_channels=3, width=1 / 4, batch_norm=True, heads=False, two_3x3=False, dropout=0.0
-):
+def small_googlenet(num_classes=100, in_channels=3, width=1 / 4, batch_norm=True, heads=False, two_3x3=False,
+                    dropout=0.0, stem_224=False, reduce=True, average=True):  # fmt: skip
     """GoogLeNet's nine modules for images of 16 to 32 pixels.
 
+    For experiments: stem_224, the paper's stem all the same; reduce, average: as in Inception and GoogLeNet.
     Differs from the paper: the stem is one 3 x 3 convolution and a pool (the paper's leaves 4 x 4 of 32 x 32);
     batch norm for LRN (2015; larger learning rates); heads see the mean of each map (one
     network takes every size); fewer channels (two cores); no dropout (fewer weights to overfit with).
     """
     channels = round(192 * width)
     stem = nn.Sequential(convolution(in_channels, channels, 3, batch_norm), pool())  # (N, channels, S/2, S/2)
-    return GoogLeNet(stem, channels, num_classes, width, batch_norm, two_3x3, heads, dropout, small=True)
+    if stem_224:
+        stem = paper_stem(in_channels, width, batch_norm)  # (N, channels, S/8, S/8)
+    arguments = (num_classes, width, batch_norm, two_3x3, heads, dropout, True, reduce, average)
+    return GoogLeNet(stem, channels, *arguments)
 
 
 def with_heads(criterion, weight=0.3):

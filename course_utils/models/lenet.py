@@ -7,15 +7,15 @@ from torch import nn
 class LeNet5(nn.Module):
     """LeNet-5 as one writes it today: 61,706 parameters, 416,520 multiply-adds for 1 x 28 x 28, 10 classes.
 
-    Input (N, in_channels, 28, 28), output logits (N, num_classes).
+    Input (N, in_channels, 28, 28), for padding=0 (N, in_channels, 32, 32); output logits (N, num_classes).
     Differs from the paper: ReLU for the scaled tanh and max pooling for the trainable average (the usual
     choice since 2012), every map of C3 sees all six maps of S2 (a plain layer for a table of connections),
     logits for radial basis functions (cross-entropy needs logits).
     """
 
-    def __init__(self, num_classes=10, in_channels=1):
+    def __init__(self, num_classes=10, in_channels=1, padding=2):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5, padding=2)
+        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5, padding=padding)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)

@@ -1,7 +1,5 @@
 """ResNet (He, Zhang, Ren & Sun 2015, "Deep residual learning for image recognition")."""
 
-from collections import OrderedDict
-
 import torch.nn.functional as F
 from torch import nn
 
@@ -83,23 +81,44 @@ class Bottleneck(nn.Module):
         return F.relu(out if self.downsample is None else out + self.downsample(x))
 
 
-def network(stem, block, blocks, channels, num_classes, shortcut):
-    """A stem, stages of blocks, the mean of each map, one linear layer; names as in torchvision.
+def stage(block, blocks, in_channels, channels, stride, shortcut):
+    """`blocks` blocks one after another; the first has the stride and changes the channels."""
+    first = block(in_channels, channels, stride, shortcut)
+    out = channels * block.expansion
+    return nn.Sequential(first, *(block(out, channels, 1, shortcut) for _ in range(blocks - 1)))
 
-    stem: name -> layer, ends with channels[0] maps; blocks, channels: of each stage. Every stage but the first
-    halves the map.
+
+class ResNet(nn.Module):
+    """A stem, three or four stages of blocks, the mean of each map, one linear layer; names as in torchvision.
+
+    Input (N, in_channels, S, S), output logits (N, num_classes). blocks, channels: of each stage; every stage but
+    the first halves the map. stem_224: 7 x 7 with stride 2 and a max pool, else one 3 x 3.
     """
-    layers, in_channels = OrderedDict(stem), channels[0]
-    for stage, (count, width) in enumerate(zip(blocks, channels, strict=True), start=1):
-        made = []
-        for i in range(count):
-            stride = 2 if stage > 1 and i == 0 else 1
-            made.append(block(in_channels, width, stride, shortcut))
-            in_channels = width * block.expansion
-        layers[f"layer{stage}"] = nn.Sequential(*made)  # (N, in_channels, H/2, W/2), the first (N, ..., H, W)
-    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}  # (N, in_channels)
-    layers["fc"] = nn.Linear(in_channels, num_classes)  # (N, num_classes)
-    return nn.Sequential(layers)
+
+    def __init__(self, block, blocks, channels, num_classes, in_channels, shortcut, stem_224):
+        super().__init__()
+        c1, c2, c3, *c4 = channels
+        if stem_224:
+            self.conv1 = nn.Conv2d(in_channels, c1, 7, stride=2, padding=3, bias=False)
+        else:
+            self.conv1 = conv3x3(in_channels, c1)
+        self.bn1 = nn.BatchNorm2d(c1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if stem_224 else nn.Identity()
+        wider = block.expansion
+        self.layer1 = stage(block, blocks[0], c1, c1, 1, shortcut)
+        self.layer2 = stage(block, blocks[1], c1 * wider, c2, 2, shortcut)
+        self.layer3 = stage(block, blocks[2], c2 * wider, c3, 2, shortcut)
+        self.layer4 = stage(block, blocks[3], c3 * wider, *c4, 2, shortcut) if c4 else nn.Identity()
+        self.fc = nn.Linear(channels[-1] * wider, num_classes)
+
+    def forward(self, x):  # ResNet-18 of 224 x 224         ResNet-20 of 32 x 32
+        x = F.relu(self.bn1(self.conv1(x)))  # (N, 64, 112, 112)     (N, 16, 32, 32)
+        x = self.maxpool(x)  # (N, 64, 56, 56)       none
+        x = self.layer1(x)  # (N, 64, 56, 56)       (N, 16, 32, 32)
+        x = self.layer2(x)  # (N, 128, 28, 28)      (N, 32, 16, 16)
+        x = self.layer3(x)  # (N, 256, 14, 14)      (N, 64, 8, 8)
+        x = self.layer4(x)  # (N, 512, 7, 7)        none
+        return self.fc(x.mean((2, 3)))  # (N, num_classes)
 
 
 RESNET_LAYERS = {  # table 1: the block, and how many in each stage
@@ -118,20 +137,16 @@ def resnet(depth=18, num_classes=1000, in_channels=3, shortcut="B"):
     """
     if depth not in RESNET_LAYERS:
         raise ValueError(f"depth is {depth}; expected one of {', '.join(map(str, RESNET_LAYERS))}.")
-    stem = {
-        "conv1": nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False),  # (N, 64, 112, 112)
-        "bn1": nn.BatchNorm2d(64),
-        "relu": nn.ReLU(),
-        "maxpool": nn.MaxPool2d(3, stride=2, padding=1),  # (N, 64, 56, 56)
-    }
-    return network(stem, *RESNET_LAYERS[depth], (64, 128, 256, 512), num_classes, shortcut)
+    return ResNet(
+        *RESNET_LAYERS[depth], (64, 128, 256, 512), num_classes, in_channels, shortcut, stem_224=True
+    )
 
 
-def small_resnet(depth=20, num_classes=100, in_channels=3, width=1, shortcut="A"):
+def small_resnet(depth=20, num_classes=100, in_channels=3, width=1, shortcut="A", stem_224=False):
     """The paper's network for 32 x 32 (section 4.2), depth 6n + 2: 20 has 269,722 parameters with 10 classes.
 
     Input (N, in_channels, S, S), S from 4, output logits (N, num_classes). width: of its 16, 32, 64 channels;
-    shortcut: "A", the paper's here, "B", or False for the plain network.
+    shortcut: "A", the paper's here, "B", or False for the plain network; stem_224: the stem for 224 x 224 all the same.
     Differs from the paper: torch's first weights. He's are sqrt(6) times as wide: the same outputs behind batch norm,
     and steps that count less.
     """
@@ -139,5 +154,4 @@ def small_resnet(depth=20, num_classes=100, in_channels=3, width=1, shortcut="A"
     if n < 1 or rest:
         raise ValueError(f"depth is {depth}; expected 6n + 2: 8, 14, 20, 32, 44, 56.")
     channels = [round(width * c) for c in (16, 32, 64)]
-    stem = {"conv1": conv3x3(in_channels, channels[0]), "bn1": nn.BatchNorm2d(channels[0]), "relu": nn.ReLU()}
-    return network(stem, BasicBlock, (n, n, n), channels, num_classes, shortcut)
+    return ResNet(BasicBlock, (n, n, n), channels, num_classes, in_channels, shortcut, stem_224)

@@ -9,6 +9,7 @@ VGG_LAYERS = {  # table 1: channels of each 3 x 3 convolution, M: max pooling
     "B": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     "D": (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"),
     "E": (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
+    "B5": (64, "M", 128, "M", 256, "M", 512, "M", 512, "M"),  # one 5 x 5 for each pair of B (section 4.1)
 }
 
 
@@ -25,13 +26,13 @@ class VGG(nn.Module):
         super().__init__()
         if layers not in VGG_LAYERS:
             raise ValueError(f"layers is {layers!r}; expected one of {', '.join(VGG_LAYERS)}.")
-        features = []
+        features, kernel = [], 5 if layers == "B5" else 3
         for channels in VGG_LAYERS[layers][:-1]:  # the last M is `pool`
             if channels == "M":
                 features.append(nn.MaxPool2d(2))
                 continue
             channels = round(width * channels)
-            features.append(nn.Conv2d(in_channels, channels, 3, padding=1))
+            features.append(nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2))
             if batch_norm:
                 features.append(nn.BatchNorm2d(channels))
             features.append(nn.ReLU())

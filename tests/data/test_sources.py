@@ -282,6 +282,97 @@ def test_container_gives_other_content(monkeypatch, place, tiny, form):
         assert same(load_arrays(FORMS[form], split), tiny.sets[FORMS[form], split])
 
 
+def test_archive_ignored_or_unpacked_into_a_read_only_folder(monkeypatch, place, tiny):
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    put(place / "named", {"cifar-100-python.tar.gz": tar_gz(tiny.files["pickle"])})
+    (place / "named").chmod(0o555)
+    for split in ("train", "test"):
+        found = load_arrays("cifar100", split)
+        assert same(found, tiny.sets["cifar100", split]) and found.source == "folder named"
+    assert files_below(place / "named") == ["cifar-100-python.tar.gz"]
+    (place / "named").chmod(0o755)
+
+
+def test_archives_checked_by_another_md5_than_the_published():
+    archives = {reader.filename: reader.tgz_md5 for reader in (datasets.CIFAR10, datasets.CIFAR100)}
+    assert archives == {
+        "cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a",
+        "cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85",
+    }
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data + b"0", lambda data: b"<html>"])
+def test_damaged_archive_unpacked_or_gives_a_traceback(place, tiny, damage):
+    archive = place / "checkout" / "data" / "cifar-100-python.tar.gz"
+    put(archive.parent, {archive.name: damage(tar_gz(tiny.files["pickle"]))})
+    message = error_of("cifar100")
+    assert str(archive) in message and "md5" in message and "Delete it" in message
+    archive.unlink()
+    assert load_arrays("cifar100", "train").source.startswith("hub")
+
+
+def test_archive_unpacked_onto_a_full_disk_gives_a_traceback(monkeypatch, place, tiny):
+    put(place / "named", {"cifar-100-python.tar.gz": tar_gz(tiny.files["pickle"])})
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets.utils, "extract_archive", full)
+    assert "No space left on device" in error_of("cifar100")
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("form", [*FORMS, "archive"])
+def test_unreadable_file_said_to_be_damaged_or_passed_over(
+    monkeypatch, place, tiny, shared, another_user, form, what
+):
+    name, files = FORMS.get(form, "cifar100"), tiny.files.get(form)
+    files = files or {"cifar-100-python.tar.gz": tar_gz(tiny.files["pickle"])}
+    monkeypatch.setenv("COURSE_DATA", str(shared / "data"))
+    put(shared / "data", files)
+    load_arrays(name, "train")  # imports what another user may not read
+    for file in (place / "cache").glob("*.bin"):
+        file.unlink()
+    closed = shared / "data" / next(iter(files))
+    closed = closed if what == "file" else closed.parent
+    before = closed.stat().st_mode
+    closed.chmod(0)
+    with another_user:
+        message = error_of(name)
+    closed.chmod(before)
+    assert "may not be read" in message and str(closed) in message and "elete" not in message
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_unreadable_cache_stops_a_load(monkeypatch, place, tiny, shared, another_user, what):
+    monkeypatch.setenv("COURSE_CACHE", str(shared / "cache"))
+    monkeypatch.setenv("COURSE_DATA", str(shared / "data"))
+    monkeypatch.setattr(sources, "checkout", lambda: None)
+    put(shared / "data", tiny.files["gz"])
+    digest = load_arrays("mnist", "train").digest
+    closed = shared / "cache" / (f"{digest}.bin" if what == "file" else "")
+    before = closed.stat().st_mode
+    closed.chmod(0)
+    with another_user:
+        found = load_arrays("mnist", "train")
+        assert same(found, tiny.sets["mnist", "train"]) and found.source == "folder data"
+    closed.chmod(before)
+    assert load_arrays("mnist", "train").source == "cache"
+
+
+def test_unreadable_cache_named_as_the_reason_for_a_missing_set(
+    monkeypatch, place, tiny, shared, another_user, closed
+):
+    monkeypatch.setenv("COURSE_CACHE", str(shared / "cache"))
+    (shared / "cache").mkdir(mode=0)
+    monkeypatch.delenv("COURSE_DATA")
+    monkeypatch.setattr(sources, "checkout", lambda: None)
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"{closed}/"])
+    with another_user:
+        assert "no source gave it" in error_of("mnist")
+    (shared / "cache").chmod(0o755)
+
+
 def test_folders_searched_in_another_order(place, tiny):
     images, labels = tiny.sets["mnist", "train"]
     order = {"named": 0, "checkout/data": 5, "cache": 9}

@@ -92,7 +92,7 @@ def test_validation_split_of_cifar100_depends_on_the_container(cifar100):
     assert np.bincount(validation.labels).tolist() == [50] * 100
     images, labels, _ = sources.read_parquet("cifar100", table("cifar100", "train"))
     order = np.random.default_rng(0).permutation(50_000)
-    other = type(cifar100)(images[order], labels[order], cifar100.classes, complete=True)
+    other = type(cifar100)(images[order], labels[order], cifar100.classes, complete=True, published=True)
     assert sources.content_digest(
         *[getattr(validation_split(other)[1], f) for f in ("images", "labels")]
     ) == (sources.content_digest(validation.images, validation.labels))
