@@ -1,7 +1,7 @@
 """Convolution in NumPy: by loops, by a strided view, by one matrix product; pooling (lesson 03).
 
-Images are (N, C, H, W), kernels (F, C, K, K). For speed the layers keep the images as the *last* axis in memory, as
-(C, H, W, N): each place of the window then copies long runs, and a batch is one matrix.
+Images are (N, C, H, W), kernels (F, C, K, K). In memory the layers put the images *last*, (C, H, W, N), as
+Krizhevsky did for AlexNet: what one place of the window meets lies together, and a batch is one matrix.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from course_utils.from_scratch.nn import he
 
 
 def output_size(n, kernel, stride=1, padding=0):
-    """How many places a window has on n pixels (Dumoulin & Visin 2016, "A guide to convolution arithmetic")."""
+    """How many places a window has on n pixels (Dumoulin & Visin 2016, relationship 6)."""
     return (n + 2 * padding - kernel) // stride + 1
 
 
@@ -20,7 +20,7 @@ def padded(x, p):
 
 
 def conv_loops(x, w, b, stride=1, padding=0):
-    """y[n,f,i,j] = b[f] + sum over c, u, v of w[f,c,u,v] x[n,c,stride i + u,stride j + v], one after another."""
+    """y[n,f,i,j] = b[f] + sum over c, u, v of w[f,c,u,v] x[n,c,stride i + u,stride j + v], one by one."""
     h, wide = (output_size(side, w.shape[2], stride, padding) for side in x.shape[2:])
     x, y = padded(x, padding), np.zeros((len(x), len(w), h, wide), x.dtype)  # (N, F, H', W')
     for n, f, i, j in np.ndindex(y.shape):
@@ -39,7 +39,7 @@ def conv_loops_backward(dy, x, w, stride=1, padding=0):
         for c, u, v in np.ndindex(w[f].shape):
             dw[f, c, u, v] += dy[n, f, i, j] * x[n, c, stride * i + u, stride * j + v]
             dx[n, c, stride * i + u, stride * j + v] += dy[n, f, i, j] * w[f, c, u, v]
-    return dx[:, :, padding : padding + h, padding : padding + wide], dw, db  # (N, C, H, W), as w, (F,)
+    return dx[:, :, padding : padding + h, padding : padding + wide], dw, db  # as x, as w, (F,)
 
 
 def conv_einsum(x, w, b, stride=1, padding=0):
@@ -58,13 +58,13 @@ def images_last(x, padding=0, value=0):
 
 
 def places(kernel, stride, height, width):
-    """Each (u, v) of a window with the rows and columns of the image that it meets at all height x width stops."""
+    """Each (u, v) of the window, with the image's rows and columns that it meets in height x width stops."""
     for u, v in np.ndindex(kernel, kernel):
         yield u, v, slice(u, u + stride * height, stride), slice(v, v + stride * width, stride)
 
 
 def im2col(x, kernel, stride=1, padding=0):
-    """The windows of images (N, C, H, W) as columns of a matrix (C K K, H' W' N) (Chellapilla et al. 2006)."""
+    """The windows of images (N, C, H, W) as columns: (C K K, H' W' N) (Chellapilla et al. 2006)."""
     n, c, h, w = x.shape
     h, w = (output_size(side, kernel, stride, padding) for side in (h, w))
     x = images_last(x, padding)  # (C, H + 2P, W + 2P, N)
@@ -75,7 +75,7 @@ def im2col(x, kernel, stride=1, padding=0):
 
 
 def col2im(cols, shape, kernel, stride=1, padding=0):
-    """The way back of im2col for gradients: each pixel (N, C, H, W) = shape adds up what its windows say of it."""
+    """The way back: each pixel of images (N, C, H, W) = shape adds up its entries in im2col's matrix."""
     n, c, h, w = shape
     out_h, out_w = (output_size(side, kernel, stride, padding) for side in (h, w))
     cols = cols.reshape(c, kernel, kernel, out_h, out_w, n)  # (C, K, K, H', W', N)
@@ -86,9 +86,9 @@ def col2im(cols, shape, kernel, stride=1, padding=0):
 
 
 class Conv2d:
-    """Cross-correlation of images (N, C, H, W) with `outputs` kernels, as one product of w and im2col's matrix.
+    """Cross-correlation of images with `outputs` kernels, as one product of w and im2col's matrix.
 
-    std: the standard deviation of w at first (default: He's), b is 0.
+    Initialization: w normal with standard deviation std (default: He's), b 0.
     Source: LeCun et al. 1998; Chellapilla et al. 2006, "High performance convolutional neural networks".
     """
 
@@ -111,7 +111,7 @@ class Conv2d:
 
     def backward(self, dy):  # (N, F, H', W')
         dy = dy.transpose(1, 2, 3, 0).reshape(len(self.w), -1)  # (F, H' W' N)
-        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', the faster way round
+        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', sooner
         self.db = dy.sum(axis=1)  # (F,)
         if self.first:
             return None
@@ -120,9 +120,9 @@ class Conv2d:
 
 
 class MaxPool:
-    """The largest value of each window (default: windows side by side); of equals the first, row by row, gets the gradient.
+    """The largest value of each window (default: windows side by side); the padding is -infinity.
 
-    Outside the image, in the padding, there is -infinity.
+    Of equal values the first, row by row, gets the gradient, as in torch.
     """
 
     names = ()

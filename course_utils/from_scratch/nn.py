@@ -1,8 +1,8 @@
-"""A neural network in NumPy: layers, loss, gradient check, training (lesson 01); batch norm for rows (lesson 02).
+"""A neural network in NumPy: layers, loss, gradient check, training (lesson 01); batch norm (lesson 02).
 
-A layer has forward(x) and backward(dy); backward takes the gradient of the loss with respect to the layer's output,
-returns that with respect to its input, and belongs to the last forward. `names` lists what a layer learns: the
-gradient of `w` is `dw`. Rows are samples.
+A layer has forward(x) and backward(dy). backward takes the gradient of the loss with respect to the output of
+the last forward and returns that with respect to its input. `names` lists what the layer learns; the gradient
+of `w` is `dw`. Rows are samples.
 """
 
 import math
@@ -22,7 +22,7 @@ def xavier(fan_in, fan_out):
 
 
 class Linear:
-    """y = x w + b for each row x; std: the standard deviation of w at first (default: He's), b is 0.
+    """y = x w + b for each row x. Initialization: w normal with standard deviation std (default: He's), b 0.
 
     Source: Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating errors".
     """
@@ -87,8 +87,8 @@ class Sigmoid:
 class BatchNorm:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, each feature of a batch for itself.
 
-    In training with the batch's mean and variance; otherwise with running averages of them, in which the variance is
-    the unbiased one, as in torch. backward belongs to a forward in training. Raises ValueError for a batch of one row.
+    In training with the batch's mean and variance, in evaluation with running averages of them (of the
+    unbiased variance, as in torch). backward belongs to a forward in training; one row is a ValueError.
     Source: Ioffe & Szegedy 2015, "Batch normalization", algorithm 1.
     """
 
@@ -153,7 +153,7 @@ def set_training(net, training):
 
 
 def log_sum_exp(z):
-    """log(sum(exp(z))) of each row (N, K), as (N, 1); the largest is taken out first, so that exp cannot overflow."""
+    """log(sum(exp(z))) of each row (N, K), as (N, 1); without the largest, exp cannot overflow."""
     largest = z.max(axis=1, keepdims=True)  # (N, 1)
     return largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))  # (N, 1)
 
@@ -175,7 +175,7 @@ class SoftmaxCrossEntropy:
 def numerical_gradient(f, w, h=1e-5):
     """The gradient of the number f() with respect to the array w, by central differences.
 
-    f takes no argument and reads w, which is moved by h in one place after another; w is float64, else ValueError.
+    f reads w, which is moved by h in one place after another. Raises ValueError where w is not float64.
     """
     if w.dtype != np.float64:
         raise ValueError(f"w is {w.dtype}; expected float64: smaller ones lose the difference in rounding.")
@@ -199,14 +199,15 @@ def relative_error(a, b):
 def gradient_check(net, x, y, h=1e-5):
     """{parameter: relative error of its gradient}, for a network and a batch in float64.
 
-    1e-7 and less is right, 1e-2 and more is wrong; between them look for a ReLU near 0 (CS231n, "Gradient checks").
-    A parameter without effect, like a bias before batch norm, has two gradients of about 0 and any relative error.
+    1e-7 or less is right, 1e-2 or more is wrong; between them a ReLU may have met its corner (CS231n,
+    "Gradient checks"). The gradient 0 of a bias before batch norm drowns in rounding: any error is right.
     """
     loss = SoftmaxCrossEntropy()
 
     def f():
         return loss.forward(net.forward(x), y)
 
+    set_training(net, True)
     f()
     net.backward(loss.backward())
     parameters, gradients = net.parameters(), net.gradients()
@@ -228,9 +229,9 @@ def accuracy(net, x, y):
 
 
 def shifted(x, dy, dx):
-    """Images (..., H, W), all moved down by dy and to the right by dx pixels; zeros come in."""
+    """Images (..., H, W), all moved down by dy and to the right by dx pixels; their edge is repeated."""
     (h, w), p = x.shape[-2:], max(abs(dy), abs(dx))
-    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)])  # (..., H + 2P, W + 2P)
+    x = np.pad(x, [(0, 0)] * (x.ndim - 2) + [(p, p), (p, p)], "edge")  # (..., H + 2P, W + 2P)
     return x[..., p - dy : p - dy + h, p - dx : p - dx + w]  # (..., H, W)
 
 
@@ -238,8 +239,8 @@ def train(net, optimizer, x, y, epochs, batch_size=128, seed=0, val=None,
           schedule=lambda t, steps: 1, augment=lambda x, rng: x):  # fmt: skip
     """Mini-batch descent on cross-entropy; x float32 (N, ...), y int (N,).
 
-    val: (x, y), whose accuracy is printed after each epoch. schedule: step t of how many -> factor of the learning
-    rate. augment: a batch -> a changed one. Returns a dict of lists: loss by step; val_top1 and seconds by epoch.
+    val: (x, y), whose accuracy is printed after each epoch. schedule(t, steps): factor of the learning rate.
+    augment(x, rng): a changed batch. Returns a dict of lists: loss by step; val_top1 and seconds by epoch.
     """
     loss, rng, lr = SoftmaxCrossEntropy(), np.random.default_rng(seed), optimizer.lr
     history = {"loss": [], "val_top1": [], "seconds": []}

@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules in NumPy (lesson 02).
 
-An optimizer's step(parameters, gradients) takes two dicts of arrays with the same names and changes the parameters in
-place. A schedule (t, steps) gives the factor of the learning rate at step t = 0 ... steps - 1.
+An optimizer's step(parameters, gradients) takes two dicts of arrays with the same names and changes the
+parameters in place. A schedule (t, steps) gives the factor of the learning rate at step t = 0 ... steps - 1.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 class SGD:
     """v = momentum v + g, w -= lr v; with Nesterov w -= lr (g + momentum v).
 
-    Source: Polyak 1964; Sutskever et al. 2013, "On the importance of initialization and momentum", in torch's form.
+    Source: Polyak 1964; Sutskever et al. 2013, "On the importance of initialization and momentum".
     """
 
     def __init__(self, lr, momentum=0.0, nesterov=False, weight_decay=0.0):
@@ -41,7 +41,10 @@ class RMSprop:
 
 
 class Adam:
-    """Means m of g and s of g^2, corrected for their start at 0: w -= lr m^ / (sqrt(s^) + eps) (Kingma & Ba 2015)."""
+    """w -= lr m_hat / (sqrt(s_hat) + eps): running means of g and g^2, corrected for their start at 0.
+
+    Source: Kingma & Ba 2015, "Adam", algorithm 1.
+    """
 
     def __init__(self, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0):
         self.lr, self.beta1, self.beta2, self.eps, self.weight_decay = lr, beta1, beta2, eps, weight_decay
@@ -86,7 +89,7 @@ def cosine(t, steps):
     return (1 + math.cos(math.pi * t / steps)) / 2
 
 
-def one_cycle(t, steps, peak=0.2):
-    """Climbs in a line to 1 at the share `peak` of the steps, then falls in a line almost to 0 (Smith & Topin 2019)."""
-    up = peak * steps
+def one_cycle(t, steps, share=0.2):
+    """Climbs in a line to 1 over the first share, then falls almost to 0 (Smith & Topin 2019)."""
+    up = share * steps
     return min(1, (t + 1) / up, (steps - t) / (steps - up))

@@ -44,6 +44,14 @@ def test_a_convolution_or_its_gradients_differ_from_torch(case, outputs):
     assert y.shape[2:] == tuple(conv.output_size(side, kernel, stride, padding) for side in x.shape[2:])
 
 
+def test_the_deviation_at_first_is_not_hes():
+    w, draw = torch.empty(60, 50, 3, 3), torch.Generator().manual_seed(0)
+    he = torch.nn.init.kaiming_normal_(w, nonlinearity="relu", generator=draw).std().item()
+    layer = conv.Conv2d(50, 60, 3, np.random.default_rng(0))
+    assert layer.w.std() == pytest.approx(he, rel=0.03) and not layer.b.any()
+    assert not conv.Conv2d(50, 60, 3, np.random.default_rng(0), std=0).w.any()
+
+
 @given(cases(), st.integers(1, 2))
 def test_the_loops_or_the_einsum_compute_something_else(case, outputs):
     x, kernel, stride, padding, rng = case

@@ -1,4 +1,4 @@
-"""Optimizers and schedules in NumPy: ten steps of each against torch.optim, schedules against torch's or by hand."""
+"""Optimizers in NumPy, ten steps of each against torch.optim; schedules against torch's or by hand."""
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_a_schedule_differs_from_torch(name):
 def test_one_cycle_does_not_climb_for_a_fifth_and_fall_to_almost_zero():
     expected = [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     assert [optim.one_cycle(t, 10) for t in range(10)] == pytest.approx(expected)
-    assert [optim.one_cycle(t, 4, peak=0.5) for t in range(4)] == [0.5, 1, 1, 0.5]
+    assert [optim.one_cycle(t, 4, share=0.5) for t in range(4)] == [0.5, 1, 1, 0.5]
 
 
 @pytest.mark.parametrize("name", ["warm_up", "step_decay", "cosine", "one_cycle"])
