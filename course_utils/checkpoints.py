@@ -1,28 +1,32 @@
-"""Checkpoints from which every stop can be picked up, and the fingerprint that tells one run from another."""
+"""Checkpoints from which every stop can be picked up: which file is whose, and what lies in it."""
 
+import contextlib
 import dataclasses
-import dis
-import functools
 import hashlib
-import inspect
-import itertools
-import random
+import os
 import re
-import types
+import tempfile
+import time
+import weakref
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import nn
 
-from course_utils.settings import device, runs, whole
+from course_utils.fingerprint import difference, digest, fingerprint
+from course_utils.settings import device, processor, random_states, runs, set_random_states, whole
+
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
 
 KEYS = ("epoch", "lr", "loss", "top1", "val_loss", "val_top1", "images_per_second", "seconds")
-SIMPLE = (bool, int, float, str, tuple, type(None))
-FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
-VALUES = (*FUNCTIONS, *SIMPLE, torch.Tensor, nn.Module)  # what describe and code look into
+LEFT = weakref.WeakKeyDictionary()  # network -> the run that left its weights, and their digest
 
 
 class CheckpointError(Exception):
@@ -42,7 +46,9 @@ class Run:
     step: int = 0
     chance: float = 0.0  # sum of the cross-entropy over steps 150 to 200
     path: Path | None = None
-    fingerprint: dict[str, str] | None = None
+    base: Path | None = None  # the name that was asked for
+    fingerprint: dict | None = None
+    lock: IO | None = None
 
     def __post_init__(self):
         self.scaler = torch.amp.GradScaler(device().type, enabled=self.precision == "float16")
@@ -74,32 +80,128 @@ def open_checkpoint(
     fresh: bool,
     start: str,
 ) -> None:
-    """Find the run's file; restore it where it holds the same run, leave it alone where it holds another."""
+    """Find the run's file; restore it where it holds the same run, leave it alone where it holds another.
+
+    Raises ValueError for what no file is called, CheckpointError for a damaged file, and where another process
+    trains this run.
+    """
     if checkpoint is None:
         return
-    path = Path(checkpoint).expanduser()
-    if not path.is_absolute():
-        path = runs() / path.relative_to("runs" if path.parts[0] == "runs" else "")
+    run.base = place(checkpoint)
     run.fingerprint = fingerprint(run, loader, val, epochs, start)
-    digest = hashlib.sha256(repr(run.fingerprint).encode()).hexdigest()
-    own = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
-    for run.path in (path, own):
-        if not run.path.is_file():
-            return
+    left = LEFT.get(run.model)
+    left = left if left and left["weights"] == digest([*run.model.parameters()]) else None
+    for file, process in beside(run.base):
+        if process and not running(int(process)):
+            with contextlib.suppress(OSError):
+                file.unlink()
+    for _ in range(100):
+        saved, there = choose(run, left, fresh)
+        known = os.path.exists(run.path)
+        if saved and len(saved["history"]["epoch"]) >= epochs:
+            break
+        run.lock = lock(run.path)
+        if run.lock and os.path.exists(run.path) == known:
+            break
+        if known:
+            message = "another process trains this run. Wait, stop it, or pass a checkpoint name of its own."
+            raise CheckpointError(f"{run.path.name}: {message}")
+        time.sleep(0.1)  # it has just begun and writes its file in a moment
+    if saved:
+        restore(run, saved, epochs)
+        set_epoch(
+            max(0, len(run.history["epoch"]) - 1), loader, val
+        )  # the loaders as the last epoch left them
+        return
+    if there:
+        print(
+            f"{run.base.name} holds another run ({there}): this one has a file of its own, {run.path.name}."
+        )
+    if left:
+        print(f"It trains on from the weights of {left['name']}; build the network again to begin anew.")
+
+
+def place(checkpoint: str | Path) -> Path:
+    """Where a checkpoint of that name lies; relative names in runs(). Raises ValueError for what no file is called."""
+    path = Path(checkpoint).expanduser()
+    if path.parts and not path.is_absolute():
+        path = runs() / path.relative_to("runs" if path.parts[0] == "runs" else "")
+    if not path.name or path == runs() or (os.path.exists(path) and not path.is_file()):
+        raise ValueError(
+            f"checkpoint is {str(checkpoint)!r}; expected the name of a file, such as 'lenet.pt'."
+        )
+    return path
+
+
+def beside(base: Path) -> list[tuple[Path, str | None]]:
+    """The files <stem>.pt and <stem>-<8 hex>.pt; and those half-written, with the number of the process."""
+    name = rf"{re.escape(base.stem)}(?:-[0-9a-f]{{8}})?{re.escape(base.suffix)}(?:\.(\d+)\.part)?"
+    matches = [(file, re.fullmatch(name, file.name)) for file in base.parent.glob("*")]
+    return [(file, match[1]) for file, match in matches if match and file.is_file()]
+
+
+def choose(run: Run, left: dict | None, fresh: bool) -> tuple[dict | None, str]:
+    """Set run.path; return what to go on from, and what tells run.base from this run where that file is another's."""
+    here, there, damaged = run.fingerprint, "", None
+    candidates = [here]
+    if left:  # the network holds what a run left in it: this is that run, or one that begins with its weights
+        again = here | {"weights": left["fingerprint"]["weights"]}
+        same = left["base"] == run.base and not difference(left["fingerprint"], again)
+        here = here | {"weights": left["weights"]}
+        candidates = [again, here] if same else [here]
+    own = run.base.with_name(f"{run.base.stem}-{digest([repr(here)])[:8]}{run.base.suffix}")
+    for file in [file for file, process in beside(run.base) if not process]:
         try:
-            saved = read_checkpoint(run.path)
-        except CheckpointError:
-            if fresh:
-                return
-            raise
-        if saved["fingerprint"] == run.fingerprint:
-            if not fresh:
-                restore(run, saved, epochs)
-                done = len(run.history["epoch"])
-                set_epoch(max(0, done - 1), loader, val)  # the loaders, too, as the last epoch left them
-            return
-        there = difference(saved["fingerprint"], run.fingerprint)
-        print(f"{run.path.name} holds another run ({there}): this one has a file of its own, {own.name}.")
+            saved = read_checkpoint(file)
+        except CheckpointError as error:
+            damaged = error if file in (run.base, own) else damaged
+            continue
+        for run.fingerprint in candidates:
+            reason = difference(saved["fingerprint"], run.fingerprint)
+            if not reason:
+                run.path = file
+                return None if fresh else saved, ""
+        there = reason if file == run.base else there
+    if damaged and not fresh:
+        raise damaged
+    run.path, run.fingerprint = own if there else run.base, here
+    return None, there
+
+
+def running(process: int) -> bool:
+    """Whether another process of that number runs. Windows, where asking stops it, protects open files by itself."""
+    if os.name == "nt" or process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def lock(file: Path) -> IO | None:
+    """Keep this machine's other processes from training into a file until closed or killed; None where one does."""
+    name = hashlib.sha256(f"{Path.home()} {file.resolve()}".encode()).hexdigest()[:16]
+    opened = open(Path(tempfile.gettempdir()) / f"course-{name}.lock", "ab")  # noqa: SIM115
+    try:
+        if os.name == "nt":
+            msvcrt.locking(opened.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return opened
+    except OSError:
+        opened.close()
+
+
+def close_checkpoint(run: Run) -> None:
+    """Remember, as long as the network lives, which run left which weights in it; let other processes train."""
+    if run.path is not None:
+        facts = {"base": run.base, "name": run.path.name, "fingerprint": run.fingerprint}
+        LEFT[run.model] = facts | {"weights": digest([*run.model.parameters()])}
+    if run.lock:
+        run.lock.close()
 
 
 def set_epoch(epoch: int, *loaders: Iterable | None) -> None:
@@ -125,22 +227,28 @@ def read_checkpoint(file: Path) -> dict:
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write everything that training depends on: to a temporary name, then renamed."""
+    """Write everything that training depends on: to a temporary name, then renamed. Raises CheckpointError."""
     if run.path is None:
         return
     saved = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "scaler")}
     saved["scheduler"] = run.scheduler.state_dict() if run.scheduler is not None else None
     saved |= {name: getattr(run, name) for name in ("history", "step", "chance", "fingerprint")}
     saved |= {name: plain(saved[name]) for name in ("optimizer", "scheduler", "history")}
-    numpy_state = np.random.get_state()
-    saved["random"] = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (numpy_state[0], numpy_state[1].tolist(), *numpy_state[2:]),
-        "python": random.getstate(),
-    }
-    with whole(run.path) as part:
-        torch.save(saved, part)
+    saved |= {"random": random_states(), "machine": machine()}
+    try:
+        with whole(run.path) as part, open(part, "wb") as file:
+            torch.save(saved, file)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch's own words hide it
+        reason = getattr(cause, "strerror", None) or "is the disk full?"
+        raise CheckpointError(
+            f"{run.path} cannot be written ({reason}). Make room, or name another folder (COURSE_RUNS)."
+        ) from None
+
+
+def machine() -> str:
+    """What a run has to be continued on to be bit-identical."""
+    return f"torch {torch.__version__}, {processor()}, {torch.get_num_threads()} threads, {device().type}"
 
 
 def plain(value: object) -> object:
@@ -159,127 +267,10 @@ def restore(run: Run, saved: dict, epochs: int) -> None:
     if run.scheduler is not None:
         run.scheduler.load_state_dict(saved["scheduler"])
     run.history, run.step, run.chance = saved["history"], saved["step"], saved["chance"]
-    state = saved["random"]
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
+    set_random_states(saved["random"])
     done = len(run.history["epoch"])
     print(f"Picked up from {run.path.name}: {done} of {epochs} epochs are done.")
+    if done < epochs and saved["machine"] != machine():
+        print(f"It was saved by {saved['machine']}; here, by {machine()}, the rest is not bit-identical.")
     for i in range(done):
         print(line(run.history, i, epochs))
-
-
-def fingerprint(run: Run, loader: Iterable, val: Iterable | None, epochs: int, start: str) -> dict[str, str]:
-    """Everything that decides what a run computes, part by part, as text without addresses."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in run.model.state_dict().items()}
-    groups = [
-        {**group, "params": [tuple(p.shape) for p in group["params"]]} for group in run.optimizer.param_groups
-    ]
-    parts = {
-        "start": start,
-        "epochs": epochs,
-        "precision": run.precision,
-        "model": repr(run.model),
-        "shapes": shapes,
-        "code": describe(run.model, {run.model}, shapes),
-        "loader": loader_facts(loader),
-        "validation": loader_facts(val),
-        "criterion": describe(run.criterion, {run.model}),
-        "optimizer": [type(run.optimizer).__name__, *groups, describe(run.optimizer, {run.model})],
-        "scheduler": [
-            type(run.scheduler).__name__,
-            run.scheduler and run.scheduler.state_dict(),
-            describe(run.scheduler, {run.model}),
-        ],
-    }
-    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", str(part)) for name, part in parts.items()}
-
-
-def loader_facts(loader: Iterable | None) -> str:
-    """A loader's fingerprint; without one its type, its length and its data set's repr."""
-    if hasattr(loader, "fingerprint"):
-        return loader.fingerprint()
-    try:
-        length = len(loader)
-    except TypeError:
-        length = "unknown length"
-    return f"{type(loader).__name__}, {length}, {getattr(loader, 'dataset', None)!r}"
-
-
-def describe(thing: object, seen: set, saved: Iterable = ()) -> list:
-    """Settings and code of a network, criterion, optimizer or schedule: what its repr leaves out.
-
-    seen: functions and networks that are described already; saved: buffers that a checkpoint restores.
-    """
-    found = []
-    for part in thing.modules() if isinstance(thing, nn.Module) else [thing]:
-        for name, value in getattr(part, "__dict__", {}).items():
-            values = value if isinstance(value, list) else [value]
-            if name != "training" and (not name.startswith("_") or isinstance(value, FUNCTIONS)):
-                found += [f"{name} {code(v, seen)}" for v in values if isinstance(v, VALUES)]
-        for kind in type(part).__mro__:
-            for name, value in {} if library(kind) else vars(kind).items():
-                # __doc__, __module__, __firstlineno__ and their like do not count
-                if callable(value) or not name.startswith("__"):
-                    found += [name, code(value, seen)]
-    if isinstance(thing, nn.Module):
-        found += [f"{name} {code(b, seen)}" for name, b in thing.named_buffers() if name not in saved]
-    return [type(thing).__name__, [] if isinstance(thing, nn.Module) else code(thing, seen), *found]
-
-
-def library(thing: object) -> bool:
-    """Whether a class or function comes with Python or torch."""
-    return (getattr(thing, "__module__", None) or "builtins").split(".")[0] in (
-        "builtins",
-        "torch",
-        "torchvision",
-    )
-
-
-def code(thing: object, seen: set) -> list:
-    """What a function computes: instructions, constants, names, and those of the functions that it calls."""
-    if isinstance(thing, functools.partial):
-        given = [*thing.args, *itertools.chain(*thing.keywords.items())]
-        return [code(value, seen) for value in (thing.func, *given)]
-    if isinstance(thing, torch.Tensor):
-        return [tuple(thing.shape), thing.detach().flatten()[:1000].tolist()]
-    if isinstance(thing, nn.Module) and thing not in seen:
-        seen.add(thing)
-        return [repr(thing), describe(thing, seen)]
-    thing = getattr(thing, "fget", getattr(thing, "__func__", thing))  # a property's, a method's function
-    thing = inspect.unwrap(thing) if callable(thing) else thing
-    if not isinstance(thing, types.FunctionType) or library(thing) or thing in seen:
-        return [
-            repr(thing) if isinstance(thing, SIMPLE) else getattr(thing, "__name__", type(thing).__name__)
-        ]
-    seen.add(thing)
-    found, blocks = [], [thing.__code__]
-    used = [*(thing.__defaults__ or ()), *itertools.chain(*(thing.__kwdefaults__ or {}).items())]
-    used += [cell.cell_contents for cell in thing.__closure__ or ()]
-    for block in blocks:
-        for step in dis.get_instructions(block):
-            value = step.argval
-            if isinstance(value, types.CodeType):
-                blocks.append(value)
-                value = "code"
-            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and value in thing.__globals__:
-                used.append(thing.__globals__[value])
-            if step.opname != "EXTENDED_ARG":
-                found.append(
-                    (step.opname, sorted(map(repr, value)) if isinstance(value, frozenset) else value)
-                )
-    return found + [code(value, seen) for value in used if isinstance(value, VALUES)]
-
-
-def difference(old: dict[str, str], new: dict[str, str]) -> str:
-    """The first part in which two fingerprints differ, in a few words."""
-    name = next(name for name in new if old.get(name) != new[name])
-    if name in ("code", "shapes"):
-        return f"another {name} of the network"
-    a, b = (re.split("\n" if name == "model" else r"\n|, ", parts.get(name, "")) for parts in (old, new))
-    a, b = ([part.strip(" []{}") for part in parts] for parts in (a, b))
-    pairs = ((x, y) for x, y in itertools.zip_longest(a, b, fillvalue="nothing") if x != y)
-    x, y = next(pairs, ("one", "another"))
-    return f"{name}: {x[:60]} there, {y[:60]} here"

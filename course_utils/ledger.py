@@ -196,10 +196,10 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 
 def save_weights(model: "nn.Module", file: Path, facts: dict[str, str]) -> None:
     """Write the weights with their facts to a safetensors file: to a temporary name, then renamed."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with settings.whole(file) as part:
-        save_file({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, part, facts)
+        part.write_bytes(save({key: t.cpu().contiguous() for key, t in model.state_dict().items()}, facts))
 
 
 def load_weights(name: str) -> "nn.Module":

@@ -129,6 +129,27 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def random_states() -> dict:
+    """The states of Python's, NumPy's and torch's generators, for set_random_states or a checkpoint."""
+    import torch
+
+    name, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = {"torch": torch.get_rng_state(), "cuda": cuda, "numpy": (name, keys.tolist(), *rest)}
+    return states | {"python": random.getstate()}
+
+
+def set_random_states(states: dict) -> None:
+    """Put all generators back; of the GPUs those that are here."""
+    import torch
+
+    torch.set_rng_state(states["torch"])
+    for i, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, i)
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
+
+
 def processor() -> str:
     """The processor's name and what it computes fast: `AMD EPYC (avx512_bf16)`."""
     import torch

@@ -19,6 +19,7 @@ from course_utils.checkpoints import (
     CheckpointError,
     Run,
     add_row,
+    close_checkpoint,
     line,
     open_checkpoint,
     save_checkpoint,
@@ -99,11 +100,11 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
     )
     check_optimizer(run)
     open_checkpoint(run, checkpoint, loader, val, epochs, fresh, start)
-    check_schedule(run, loader, epochs)
-    if not run.history["epoch"]:
-        save_checkpoint(run)
     watch = functools.partial(watch_step, run, kept := [])
     try:
+        check_schedule(run, loader, epochs)
+        if len(run.history["epoch"]) < epochs:
+            save_checkpoint(run)
         for epoch in range(len(run.history["epoch"]), epochs):
             began, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
             set_epoch(epoch, loader, val)
@@ -120,6 +121,8 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
             save_checkpoint(run)
     except KeyboardInterrupt:
         print(stopped(run, epochs))
+    finally:
+        close_checkpoint(run)
     model.eval()
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history

@@ -59,6 +59,14 @@ def test_a_seed_is_trained_twice_or_taken_from_another_recipe(bench, monkeypatch
             "seed": seed,
             "test": {"top1": 0.9 + seed / 100, "loss": 0.1},
         }
+        result |= {
+            "model": model,
+            "dataset": "mnist",
+            "profile": "cpu",
+            "variant": None,
+            "history": {},
+            "val": {},
+        }
         return result | {"minutes": 0.5, "parameters": 7, "macs": 6}
 
     monkeypatch.setattr(bench, "run", run)

@@ -1,80 +1,35 @@
-"""Every stop can be picked up; nothing damaged is read back; another run gets another file."""
+"""Every stop can be picked up; nothing damaged is read back; each run finds its own file and touches no other."""
 
+import errno
 import hashlib
 import os
 import pickle
 import random
 import re
-import runpy
-import signal
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from test_fingerprint import X, Y, arrays, batches, define, freeze, he, onecycle, train
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import checkpoints, settings, training
 from course_utils.checkpoints import CheckpointError
 from course_utils.data import Arrays, TensorLoader
 from course_utils.training import fit
 
-CODE = """
-import torch
-import torch.nn.functional as F
-from torch import nn
-
-SLOPE = 0.5
-
-def helper(x):
-    return x * 0.5
-
-def leaky(slope):
-    return lambda x: F.leaky_relu(x, slope)
-
-class Net(nn.Module):
-    kinds = {"a", "b", "c"}
-
-    def __init__(self, width=4, p=0.3, act=torch.relu):
-        super().__init__()
-        self.conv, self.norm, self.drop = nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.Dropout(p)
-        self.act, self.one, self.two = act, leaky(0.1), leaky(0.2)
-        self.head = nn.Linear(width * 36, 4)
-        self.register_buffer("scale", torch.ones(2), persistent=False)
-
-    @property
-    def half(self):
-        return 0.5
-
-    def forward(self, x, *, gain=1.0):
-        if "abc" in {"abc", "bcd", "cde"}:
-            x = F.relu(self.norm(self.conv(helper(x)))) * SLOPE * gain * self.half
-        return self.head(self.drop(self.two(self.one(self.act(x)))).flatten(1))
-"""
+KILLS = 8  # moments at which a run is killed; fifty were tried once
 
 
 @pytest.fixture(autouse=True)
 def on_the_processor(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
     for module in (settings, checkpoints, training):
-        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"))
-
-
-def define(code=CODE, name="lesson"):
-    exec(compile(code, "<cell>", "exec"), space := {"__name__": name})
-    return space["Net"]
-
-
-def arrays(pixel=0):
-    draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 256, (48, 1, 8, 8), np.uint8), draw.integers(0, 4, 48)
-    images[0, 0, 0, 0] = pixel
-    return Arrays(images, labels, tuple("abcd"))
+        monkeypatch.setattr(module, "device", lambda: torch.device("cpu"), raising=False)
 
 
 class Stopping(TensorLoader):
@@ -90,27 +45,15 @@ class Stopping(TensorLoader):
             yield batch
 
 
-def onecycle(optimizer, steps):
-    return OneCycleLR(optimizer, 0.1, total_steps=steps)
+def stopping(at=None):
+    loader = Stopping(arrays(), 16, train=True, shift=1)
+    loader.stop_at = at
+    return loader
 
 
-def train(file="a.pt", *, model=None, code=CODE, name="lesson", width=4, p=0.3, act=torch.relu, epochs=3, lr=0.05,
-          optimizer=None, schedule=onecycle, loader=None, stop_at=None, pixel=0, batch_size=16, seed=0, shift=1,
-          flip=None, **rest):  # fmt: skip
-    """What a training cell does: build everything, call fit. Returns the model and the history."""
-    settings.seed_all(0)
-    model = model or define(code, name)(width, p, act)
-    kind = optimizer or partial(torch.optim.SGD, momentum=0.9, nesterov=True)
-    optimizer = kind(model.parameters(), lr=lr)
-    if loader is None:
-        loader = Stopping(arrays(pixel), batch_size, train=True, seed=seed, shift=shift, flip=flip)
-        loader.stop_at = stop_at
-    rest = {"precision": "float32", "val": TensorLoader(arrays(), 20)} | rest
-    scheduler = schedule(optimizer, 3 * epochs) if schedule else None
-    history = fit(
-        model, loader, epochs=epochs, optimizer=optimizer, scheduler=scheduler, checkpoint=file, **rest
-    )
-    return model, history
+def restarted():
+    """What a new kernel knows of earlier runs: nothing."""
+    checkpoints.LEFT.clear()
 
 
 def digest(file):
@@ -124,12 +67,12 @@ def same_weights(a, b):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_run_picked_up_after_ctrl_c_ends_with_other_weights(precision, capsys, tmp_path):
-    whole, expected = train("whole.pt", precision=precision)
+    whole, expected = train("whole.pt", precision=precision, loader=stopping())
     draws = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
-    model, cut = train("cut.pt", precision=precision, stop_at=1)
+    model, cut = train("cut.pt", precision=precision, loader=stopping(1))
     assert cut["complete"] is False and cut["epoch"] == [1]
     assert "1 of 3 epochs" in capsys.readouterr().out
-    model, history = train("cut.pt", precision=precision)
+    model, history = train("cut.pt", precision=precision, loader=stopping())
     assert same_weights(model, whole) and history["complete"] is True
     for key in ("epoch", "lr", "loss", "top1", "val_loss", "val_top1"):
         assert history[key] == expected[key]
@@ -139,53 +82,144 @@ def test_a_run_picked_up_after_ctrl_c_ends_with_other_weights(precision, capsys,
     assert bool(a["scaler"]) == (precision == "float16") and a["step"] == b["step"] == 9
 
 
-SCRIPT = f"""
+SCRIPT = """
+import os
+import sys
 import numpy as np
 import torch
+from torch import nn
 from course_utils import settings
 from course_utils.data import Arrays, TensorLoader
 from course_utils.training import fit
-{CODE}
-settings.seed_all(0)
-draw = np.random.default_rng(0)
-arrays = Arrays(draw.integers(0, 256, (48, 1, 8, 8), np.uint8), draw.integers(0, 4, 48), tuple("abcd"))
-model = Net()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=900)
-fit(model, TensorLoader(arrays, 16, train=True, shift=1), epochs=300, optimizer=optimizer, scheduler=scheduler,
-    checkpoint="killed.pt", precision="float32")
-print("done", flush=True)
+
+def cell(file, epochs=6, lr=0.05, loader=TensorLoader):
+    settings.seed_all(0)
+    draw = np.random.default_rng(0)
+    arrays = Arrays(draw.integers(0, 256, (48, 1, 8, 8), np.uint8), draw.integers(0, 4, 48), tuple("abcd"))
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2 * lr, total_steps=3 * epochs)
+    history = fit(model, loader(arrays, 16, train=True, shift=1), epochs=epochs, optimizer=optimizer,
+                  scheduler=scheduler, checkpoint=file, precision="float32")
+    return model, history
 """
+KILLED = (
+    SCRIPT
+    + """
+import hashlib
+import select
+import signal
+from course_utils import training
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+def die(*_):
+    os.kill(os.getpid(), KILL)
+
+def arm(moment, count):
+    # kill this process at the count-th save, in one of three moments of it
+    place, name = {"in": (torch, "save"), "before": (os, "replace"), "after": (os, "replace")}[moment]
+    real, calls = getattr(place, name), []
+    def patched(first, second):
+        calls.append(0)
+        if len(calls) < count:
+            return real(first, second)
+        if moment == "in":
+            real(first, second)
+            second.truncate(second.tell() // 2)
+        if moment == "after":
+            real(first, second)
+        second.flush() if moment == "in" else None
+        die()
+    setattr(place, name, patched)
+
+def train_in_child(folder, moment, value):
+    # a child trains; returns what it wrote about its end, and whether it was killed
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(ours)
+        os.environ["COURSE_RUNS"] = folder
+        sys.stdout = open(os.devnull, "w")
+        if moment in ("in", "before", "after"):
+            arm(moment, value)
+        model, history = cell("a.pt")
+        content = b"".join(t.numpy().tobytes() for t in model.state_dict().values())
+        rows = [history[k] for k in ("epoch", "lr", "loss", "top1")]
+        os.write(theirs, (hashlib.sha256(content).hexdigest() + repr(rows) + str(os.listdir(folder))).encode())
+        os._exit(0)
+    os.close(theirs)
+    if moment == "any" and not select.select([ours], [], [], value)[0]:
+        os.kill(child, KILL)
+    killed = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    return os.read(ours, 100_000).decode(), killed
+
+if __name__ == "__main__":
+    import random, time
+    torch.set_num_threads(1)
+    os.environ["COURSE_RUNS"] = sys.argv[1] + "/warm"
+    cell("a.pt")  # imports what the children need
+    began = time.perf_counter()
+    expected, _ = train_in_child(sys.argv[1] + "/whole", "never", 0)
+    duration, draw, kills = time.perf_counter() - began, random.Random(), 0
+    left = []
+    while kills < int(sys.argv[2]):
+        folder = f"{sys.argv[1]}/{kills}"
+        moment = draw.choice(["any", "any", "in", "before", "after"])
+        value = draw.uniform(0, duration) if moment == "any" else draw.randint(1, 7)
+        _, killed = train_in_child(folder, moment, value)
+        left += [f for f in os.listdir(folder) if f.endswith(".part")] if os.path.isdir(folder) else []
+        ended, _ = train_in_child(folder, "never", 0)
+        assert ended == expected, (moment, value, ended, expected)
+        kills += killed
+    print(kills, "kills,", len(left), "half-written files removed")
+"""
+)
 
 
-def killed_after(count, command):
-    """Start the command, kill it after so many printed epochs; returns what it printed and how it ended."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if sum(line.startswith("epoch") for line in lines[1:]) == count:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    return lines, process.wait()
+def in_a_process(script, tmp_path, *arguments, **environment):
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    return subprocess.Popen([sys.executable, "-u", file, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
+                            stdin=subprocess.PIPE, env=os.environ | environment)  # fmt: skip
 
 
-def test_a_killed_process_leaves_what_cannot_be_picked_up(tmp_path, monkeypatch, capsys):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    whole = runpy.run_path(str(script))["model"]
-    expected = [re.sub(r"\s+\S+ images/s", "", line) for line in capsys.readouterr().out.splitlines()]
-    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "killed"))
-    counts = [random.SystemRandom().randrange(1, 90) for _ in range(2)]
-    print("killed after", counts)
-    assert killed_after(counts[0], [sys.executable, "-u", script])[1] == -signal.SIGKILL
-    lines, code = killed_after(counts[0] + counts[1], [sys.executable, "-u", script])
-    assert code == -signal.SIGKILL and "Picked up from killed.pt" in lines[0]
-    capsys.readouterr()
-    assert same_weights(runpy.run_path(str(script))["model"], whole)
-    printed = [re.sub(r"\s+\S+ images/s", "", line) for line in capsys.readouterr().out.splitlines()]
-    assert "Picked up from killed.pt" in printed[0] and printed[1:] == expected
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="Windows has no fork; the next test kills a process there"
+)
+def test_a_process_killed_at_any_moment_ends_with_other_weights_or_leaves_half_a_file(tmp_path):
+    process = in_a_process(KILLED, tmp_path, tmp_path, KILLS)
+    out, _ = process.communicate()
+    assert process.returncode == 0 and f"\n{KILLS} kills, " in out, out
+
+
+WAITING = (
+    SCRIPT
+    + """
+class Waiting(TensorLoader):
+    def __iter__(self):
+        if self.epoch:
+            sys.stdin.readline()
+        return super().__iter__()
+
+cell("a.pt", loader=Waiting)
+"""
+)
+
+
+def test_a_second_process_overwrites_or_stops_another_run_and_a_killed_one_bars_it(tmp_path, capsys):
+    exec(SCRIPT, space := {"__name__": "lesson"})
+    whole, _ = space["cell"]("whole.pt")
+    process = in_a_process(WAITING, tmp_path)
+    assert process.stdout.readline().startswith("epoch  1/6")  # it waits in its second epoch
+    with pytest.raises(CheckpointError, match="^a.pt: another process trains this run.*[^\n]$"):
+        space["cell"]("a.pt")
+    _, history = space["cell"]("a.pt", lr=0.06)
+    assert history["complete"] and "a.pt holds another run" in capsys.readouterr().out
+    process.kill()
+    process.wait()
+    process.stdout.close(), process.stdin.close()
+    model, history = space["cell"]("a.pt")
+    assert same_weights(model, whole) and "Picked up from a.pt: 1 of 6" in capsys.readouterr().out
 
 
 class Payload:
@@ -243,20 +277,84 @@ def test_random_damage_is_read_or_ends_in_a_traceback(tmp_path):
             assert "\n" not in str(error)
 
 
-def test_a_file_is_half_written_where_saving_fails(tmp_path, monkeypatch):
-    train(epochs=3, stop_at=1)
+def steps_of(**arguments):
+    """How many batches were taken before fit raised, and what it said."""
+    taken = []
+
+    class Counting(TensorLoader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                taken.append(0)
+                yield batch
+
+    with pytest.raises((CheckpointError, ValueError)) as error:
+        train(loader=Counting(arrays(), 16, train=True), **arguments)
+    assert "\n" not in str(error.value)
+    return len(taken), str(error.value)
+
+
+def test_a_file_is_half_written_or_a_traceback_shown_where_saving_fails(tmp_path, monkeypatch):
+    train(loader=stopping(1))
     before = digest(tmp_path / "runs" / "a.pt")
 
     def fails(saved, target):
-        if not target.exists():
-            target.write_bytes(b"half")
-        raise OSError("disk full")
+        target.write(b"half") if hasattr(target, "write") else None
+        raise OSError(errno.ENOSPC, "disk full")
 
     for module, name in ((torch, "save"), (os, "replace")):
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(CheckpointError, match="a.pt .*disk full.*COURSE_RUNS"),
+        ):
             patch.setattr(module, name, fails)
-            train()
+            train(loader=stopping())
     assert os.listdir(tmp_path / "runs") == ["a.pt"] and digest(tmp_path / "runs" / "a.pt") == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit of a file's size")
+def test_a_full_disk_is_noticed_after_an_epoch_or_in_a_traceback(tmp_path):
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, old[1]))
+    try:
+        steps, said = steps_of()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert (
+        steps == 0
+        and re.search("a.pt cannot be written .*too large", said)
+        and os.listdir(tmp_path / "runs") == []
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_after_an_epoch(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "file" / "runs"))
+    steps, said = steps_of()
+    assert steps == 0 and "a.pt cannot be written" in said
+    monkeypatch.setenv("COURSE_RUNS", str(tmp_path / "runs"))
+    train(epochs=1), train(loader=stopping(1), lr=0.04)
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    assert train(epochs=1)[1]["complete"]  # a finished run is read all the same
+    taken = []
+    monkeypatch.setattr(Stopping, "__iter__", lambda self: taken.append(0))
+    with pytest.raises(CheckpointError, match="cannot be written .Permission denied."):
+        train(loader=stopping(), lr=0.04)
+    assert taken == []
+
+
+@pytest.mark.parametrize("name", ["", ".", "runs", "folder", "runs/folder", os.devnull, "x" * 300])
+def test_a_checkpoint_of_an_impossible_name_replaces_something_or_is_noticed_late(name, tmp_path):
+    (tmp_path / "runs" / "folder").mkdir(parents=True)
+    (tmp_path / "runs" / "folder" / "inside").write_text("")
+    steps, said = steps_of(file=name)
+    assert steps == 0 and (name in said)
+    assert not os.path.isfile(os.devnull) and (tmp_path / "runs" / "folder" / "inside").exists()
 
 
 @pytest.mark.parametrize("given, file", [("b.pt", "runs/b.pt"), ("runs/b.pt", "runs/b.pt"),
@@ -267,7 +365,7 @@ def test_a_checkpoint_lands_elsewhere_than_in_the_runs(given, file, tmp_path, mo
     assert (tmp_path / file).is_file() and len(list(tmp_path.rglob("*.pt"))) == 1
 
 
-def test_a_finished_run_is_not_picked_up_whatever_the_model_holds(capsys):
+def test_a_finished_run_is_not_picked_up_by_the_network_that_it_left(capsys):
     model = define()()
 
     def decayed(z, y):
@@ -276,13 +374,70 @@ def test_a_finished_run_is_not_picked_up_whatever_the_model_holds(capsys):
     _, history = train(model=model, criterion=decayed)
     printed = capsys.readouterr().out.splitlines()
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.add_(1)
     again, stored = train(model=model.eval(), criterion=decayed)
     assert same_weights(again, weights) and stored == history
     out = capsys.readouterr().out.splitlines()
     assert "Picked up from a.pt: 3 of 3" in out[0] and out[1:] == printed
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    _, history = train(model=model, criterion=decayed)  # weights from elsewhere
+    out = capsys.readouterr().out.splitlines()
+    assert "a.pt holds another run (weights conv.weight differs)" in out[0] and len(out) == 4
+
+
+def test_each_run_finds_its_own_file_whatever_lies_beside_it(capsys, tmp_path):
+    runs = tmp_path / "runs"
+    train(epochs=1), train(epochs=1, lr=0.06, schedule=None), train(epochs=1, p=0.4)
+    files = {file.name: file.read_bytes() for file in runs.iterdir()}
+    assert len(files) == 3
+    for damage in (lambda: (runs / "a.pt").write_bytes(b"damaged"), lambda: (runs / "a.pt").unlink()):
+        damage()
+        for arguments in ({"lr": 0.06, "schedule": None}, {"p": 0.4}):
+            capsys.readouterr()
+            train(epochs=1, **arguments)
+            assert re.match("Picked up from a-[0-9a-f]{8}.pt: 1 of 1", capsys.readouterr().out)
+    (runs / "a-12345678.pt").write_bytes(b"damaged")
+    (runs / "a-old.pt").write_bytes(b"no candidate")
+    train(epochs=1)
+    assert "Picked up" not in capsys.readouterr().out and (runs / "a.pt").is_file()
+    assert all((runs / name).read_bytes() == data for name, data in files.items() if name != "a.pt")
+
+
+def test_what_a_killed_process_left_stays_or_what_a_running_one_writes_goes(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "runs").mkdir()
+    dead = [f"a.pt.{gone.pid}.part", f"a-0123abcd.pt.{gone.pid}.part", f"a.pt.{os.getpid()}.part"]
+    others = [f"a.pt.{os.getppid()}.part", f"b.pt.{gone.pid}.part", f"a.pt.{gone.pid}.part.txt", "a.pt.part"]
+    for name in (*dead, *others):
+        (tmp_path / "runs" / name).write_text("half")
+    train(epochs=1)
+    kept = others if os.name != "nt" else others[1:]
+    assert sorted(os.listdir(tmp_path / "runs")) == sorted(["a.pt", *kept])
+
+
+def test_a_run_of_two_gpus_cannot_be_resumed_on_one(monkeypatch, capsys):
+    put = []
+    state = torch.zeros(16, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [state, state])
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: put.append(i))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for _ in range(2):
+        train(epochs=1)
+    assert "Picked up" in capsys.readouterr().out and set(put) == {0}
+
+
+def test_a_checkpoint_of_an_earlier_course_is_taken_for_this_run(tmp_path, capsys):
+    train(epochs=1)
+    file = tmp_path / "runs" / "a.pt"
+    saved = torch.load(file, weights_only=True)
+    saved["fingerprint"] = {"start": "random", "model": "Net()", "code": "[...]", "loader": "48 images"}
+    torch.save(saved, file)
+    train(epochs=1)
+    assert "a.pt holds another run" in capsys.readouterr().out
 
 
 def test_the_loaders_of_a_run_that_is_picked_up_stay_at_the_first_epochs_size():
@@ -297,167 +452,169 @@ def test_the_loaders_of_a_run_that_is_picked_up_stay_at_the_first_epochs_size():
         assert [(loader.size, loader.epoch) for loader in loaders] == [(16, 2), (16, 2)]
 
 
-DOCUMENTED = re.sub(r"(def [\w_]+\(.*\):|class Net.*:)\n( +)", r'\1\n\2"""Says what it does."""\n\2', CODE)
-SAME = {
-    "the cell run again": {},
-    "docstrings": {"code": DOCUMENTED},
-    "comments and blank lines": {"code": "# a comment\n\n\n" + CODE.replace("\n\n", "\n\n\n# and another\n")},
-    "a variable with the name of a method": {"code": "flatten = 3\n" + CODE},
-    "another module": {"name": "course_utils.models.lenet"},
-}
-
-
-@pytest.mark.parametrize("case", SAME)
-def test_the_same_network_defined_again_counts_as_another(case, capsys):
-    train(epochs=1)
-    train(epochs=1, **SAME[case])
-    assert "Picked up from a.pt" in capsys.readouterr().out
-
-
-class Pictures(Dataset):
-    def __init__(self, size=48):
-        self.size = size
-
-    def __len__(self):
-        return 48
-
-    def __getitem__(self, i):
-        return torch.full((1, 8, 8), float(i)), i % 4
-
-    def __repr__(self):
-        return f"Pictures of {self.size} px"
-
-
-class Weighted:
-    """A criterion that is no Module."""
-
-    def __init__(self, weight):
-        self.weight = weight
-
-    def __call__(self, z, y):
-        return self.weight * F.cross_entropy(z, y)
-
-
-class Descent(torch.optim.SGD):
-    """A learner's own optimizer."""
-
-    def step(self, closure=None):
-        return super().step(closure)
-
-
-class Descent2(torch.optim.SGD):
-    def step(self, closure=None):
-        super().step(closure)
-        return super().step(closure)
-
-
-Descent2.__name__ = Descent2.__qualname__ = "Descent"
-
-
-def with_tensor(weight):
-    weight = torch.tensor(weight)
-    return lambda z, y: F.cross_entropy(z, y, weight=weight)
-
-
-def with_module(**facts):
-    inner = nn.CrossEntropyLoss(**facts)
-    return lambda z, y: inner(z, y)
-
-
-def smooth(eps):
-    return nn.CrossEntropyLoss(label_smoothing=eps)
-
-
-def weighted(*weight):
-    return nn.CrossEntropyLoss(weight=torch.tensor(weight))
-
-
-def swapped(old, new):
-    assert old in CODE
-    return {"code": CODE.replace(old, new)}
-
-
-CE = F.cross_entropy
-OTHER = {  # what changes: (arguments of the first run, of the second, a word of the line that says so)
-    "lr": ({"schedule": None}, {"lr": 0.06}, "'lr': 0.05 there, 'lr': 0.06 here"),
-    "peak of the schedule": ({}, {"schedule": lambda o, n: OneCycleLR(o, 0.2, total_steps=n)}, "'lr'"),
-    "width": ({}, {"width": 5}, "Conv2d"),
-    "relu to tanh in forward": ({}, swapped("F.relu(", "F.tanh("), "code"),
-    "relu to tanh as an attribute": ({}, {"act": torch.tanh}, "code"),
-    "a constant in a helper of forward": ({}, swapped("x * 0.5", "x * 0.6"), "code"),
-    "a global that forward reads": ({}, swapped("SLOPE = 0.5", "SLOPE = 0.6"), "code"),
-    "a keyword's default": ({}, swapped("gain=1.0", "gain=1.1"), "code"),
-    "a property": ({}, swapped("return 0.5", "return 0.6"), "code"),
-    "what the second closure of a kind holds": ({}, swapped("leaky(0.2)", "leaky(0.3)"), "code"),
-    "a buffer that no checkpoint holds": ({}, swapped("torch.ones(2)", "torch.zeros(2)"), "code"),
-    "p of dropout": ({}, {"p": 0.4}, "0.3"),
-    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "label_smoothing"),
-    "class weights": ({"criterion": weighted(1.0, 1, 1, 1)}, {"criterion": weighted(1.0, 1, 1, 2)}, "criterion"),
-    "class weights in a closure":
-        ({"criterion": with_tensor([1.0, 1, 1, 1])}, {"criterion": with_tensor([1.0, 1, 1, 2])}, "criterion"),
-    "a module in a closure":
-        ({"criterion": with_module(label_smoothing=0.1)}, {"criterion": with_module(label_smoothing=0.2)}, "criterion"),
-    "a partial": ({"criterion": partial(CE, label_smoothing=0.1)}, {"criterion": partial(CE, label_smoothing=0.2)},
-                  "criterion"),
-    "a criterion that is no Module": ({"criterion": Weighted(1.0)}, {"criterion": Weighted(2.0)}, "criterion"),
-    "the function of LambdaLR": ({"schedule": lambda o, n: LambdaLR(o, lambda step: 0.9**step)},
-                                 {"schedule": lambda o, n: LambdaLR(o, lambda step: 0.8**step)}, "scheduler"),
-    "no schedule": ({"schedule": lambda o, n: LambdaLR(o, lambda step: 1.0)}, {"schedule": None},
-                    "initial_lr"),
-    "code of an own optimizer": ({"optimizer": Descent}, {"optimizer": Descent2}, "optimizer"),
-    "epochs": ({}, {"epochs": 2}, "epochs"),
-    "precision": ({}, {"precision": "bfloat16"}, "precision"),
-    "seed of the loader": ({}, {"seed": 1}, "seed"),
-    "batch size": ({}, {"batch_size": 15, "schedule": lambda o, n: onecycle(o, n + 9)}, "batch_size"),
-    "shift": ({}, {"shift": 2}, "shift"),
-    "flip": ({}, {"flip": "random"}, "flip"),
-    "one pixel": ({}, {"pixel": 1}, "images"),
-    "validation": ({}, {"val": None}, "validation"),
-    "the data set of a DataLoader": ({"loader": DataLoader(Pictures(), 16)}, {"loader": DataLoader(Pictures(9), 16)},
-                                     "Pictures of 9"),
-    "start": ({}, {"start": "imagenet"}, "imagenet"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", OTHER)
-def test_another_run_is_taken_for_the_stored_one_or_overwrites_it(case, capsys, tmp_path):
-    first, second, word = OTHER[case]
-    train(**{"epochs": 1} | first)
-    before = digest(tmp_path / "runs" / "a.pt")
-    capsys.readouterr()
-    _, history = train(**{"epochs": 1} | first | second)
-    said, *lines = capsys.readouterr().out.splitlines()
-    assert "Picked up" not in said and word in said and history["complete"]
-    assert len(lines) == len(history["epoch"]) and all(line.startswith("epoch") for line in lines)
-    (other,) = [file.name for file in (tmp_path / "runs").iterdir() if file.name != "a.pt"]
-    assert re.fullmatch(r"a-[0-9a-f]{8}\.pt", other) and other in said
-    assert digest(tmp_path / "runs" / "a.pt") == before
-    for arguments, file in ((first, "a.pt"), (first | second, other)):
-        train(**{"epochs": 1} | arguments)
-        assert f"Picked up from {file}" in capsys.readouterr().out
-
-
 def test_numpy_numbers_in_a_recipe_make_a_checkpoint_that_cannot_be_read(capsys):
     for _ in range(2):
         train(lr=np.float64(0.05), epochs=int(np.int64(1)), schedule=None)
     assert "Picked up" in capsys.readouterr().out
 
 
-class Endless(IterableDataset):
+UNSEEDED = """
+import sys
+import torch
+from torch import nn
+from course_utils.training import fit
+
+class Batches(list):
+    stop = None
     def __iter__(self):
-        return iter([(torch.full((1, 8, 8), float(i)), i % 4) for i in range(48)])
+        for batch in super().__iter__():
+            if self.stop == 0:
+                self.stop = None
+                raise KeyboardInterrupt
+            self.stop = None if self.stop is None else self.stop - 1
+            yield batch
+
+batches = Batches([(torch.arange(640.0).view(5, 2, 8, 8) % (7 + i), torch.tensor([0, 1, 2, 3, 0])) for i in range(4)])
+
+def cell(file, stop=None):
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    batches.stop = stop
+    return fit(model, batches, epochs=4, optimizer=optimizer, checkpoint=file)
+"""
 
 
-def test_a_loader_without_a_length_cannot_have_a_checkpoint(capsys):
+def test_story_1_and_2_an_unseeded_notebook_stopped_in_epoch_3_begins_anew(tmp_path):
+    for part in ('cell("a.pt", 10); cell("b.pt", 10); cell("a.pt")', 'cell("b.pt"); cell("a.pt")'):
+        process = in_a_process(f"{UNSEEDED}\n{part}", tmp_path, PYTHONHASHSEED=str(len(part)))
+        out, _ = process.communicate()
+        lines = [line for line in out.splitlines() if not line.startswith("epoch")]
+        if "10" in part:
+            assert [line[:33] for line in lines] == [
+                "Stopped by hand after 2 of 4 epoc", "Stopped by hand after 2 of 4 epoc", "Picked up from a.pt: 2 of 4 epoch"]  # fmt: skip
+    assert lines == [
+        "Picked up from b.pt: 2 of 4 epochs are done.", "Picked up from a.pt: 4 of 4 epochs are done."]  # fmt: skip
+    assert sorted(os.listdir(tmp_path / "runs")) == ["a.pt", "b.pt"]
+
+
+def test_story_3_he_instead_of_pytorchs_initialization_is_the_same_run(capsys):
+    train(epochs=1), train(epochs=1, before=he)
+    assert "a.pt holds another run (weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("stop", [0, 1])
+def test_story_4_the_cell_with_fit_alone_again_does_not_go_on(momentum, stop, capsys):
+    def cells(file, stop):
+        settings.seed_all(0)
+        model = define()()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=momentum)
+        scheduler = onecycle(optimizer, 12) if momentum else None
+        loader, val = stopping(stop), TensorLoader(arrays(), 20)
+
+        def cell():
+            return fit(model, loader, epochs=4, optimizer=optimizer, scheduler=scheduler, val=val, checkpoint=file,
+                       precision="float32")  # fmt: skip
+
+        return model, loader, cell
+
+    whole, _, cell = cells("whole.pt", None)
+    expected = cell()
+    model, loader, cell = cells("a.pt", stop)
+    cell()
+    loader.stop_at = None
+    capsys.readouterr()
+    history = cell()
+    assert f"Picked up from a.pt: {stop} of 4" in capsys.readouterr().out and same_weights(model, whole)
+    assert history["complete"] and history["loss"] == expected["loss"]
+    assert cell()["loss"] == expected["loss"] and "Picked up from a.pt: 4 of 4" in capsys.readouterr().out
+
+
+def test_story_5_fit_again_on_the_trained_network_hides_where_its_weights_come_from(capsys):
+    model, _ = train(epochs=2)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    capsys.readouterr()
+    _, history = train(epochs=2, model=model, lr=0.01, schedule=None)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert "a.pt holds another run" in first and not same_weights(model, weights)
+    assert "trains on from the weights of a.pt; build the network again to begin anew" in second
+    restarted()
+    model, _ = train(epochs=2)
+    train(epochs=2, model=model, lr=0.01, schedule=None)  # the same two cells in a new kernel
+    assert capsys.readouterr().out.count("Picked up from a") == 2
+    train(epochs=2, model=define()(), lr=0.01, schedule=None)
+    assert "Picked up" not in capsys.readouterr().out
+
+
+def test_story_6_a_run_goes_on_with_other_threads_in_silence_or_not_at_all(capsys):
+    number = torch.get_num_threads()
+    train(loader=stopping(1)), train("done.pt", epochs=1)
+    try:
+        torch.set_num_threads(number + 1)
+        restarted()
+        capsys.readouterr()
+        _, history = train(loader=stopping())
+        out = capsys.readouterr().out
+        assert "Picked up from a.pt: 1 of 3" in out and "not bit-identical" in out and history["complete"]
+        train("done.pt", epochs=1)
+        out = capsys.readouterr().out
+        assert "Picked up from done.pt: 1 of 1" in out and "not bit-identical" not in out
+    finally:
+        torch.set_num_threads(number)
+
+
+def unfreeze(model):
+    model.requires_grad_(True)
+
+
+@pytest.mark.parametrize("second", ["a.pt", "b.pt"])
+def test_story_7_a_second_stage_with_other_layers_is_the_first(second, capsys):
+    outs = []
     for _ in range(2):
-        train(loader=DataLoader(Endless(), 16), epochs=1)
-    assert "Picked up" in capsys.readouterr().out
+        model, _ = train(epochs=2, before=freeze)
+        before = model.conv.weight.clone()
+        train(second, epochs=2, model=model, before=unfreeze)
+        assert not torch.equal(model.conv.weight, before)
+        outs.append(capsys.readouterr().out)
+        restarted()
+    assert "Picked up" not in outs[0] and "trains on from the weights of a.pt" in outs[0]
+    assert ("a.pt holds another run (tensors: conv.weight" in outs[0]) == (second == "a.pt")
+    assert outs[1].count("Picked up from") == 2
 
 
-def test_the_fingerprint_depends_on_the_hash_seed_of_the_process(tmp_path, monkeypatch, capsys):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.replace("epochs=300", "epochs=1"))
-    for seed in "12":
-        done = subprocess.run([sys.executable, script], env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
-                              capture_output=True, text=True)  # fmt: skip
-    assert "Picked up from killed.pt: 1 of 1" in done.stdout
+def test_story_8_the_command_and_a_cell_of_the_same_recipe_are_two_runs(monkeypatch, capsys):
+    from course_utils import experiment
+    from course_utils.models import MODELS
+    from course_utils.recipes import fit_arguments, recipe
+
+    monkeypatch.setenv("COURSE_PROFILE", "smoke")
+    data = Arrays(
+        np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28), np.uint8),
+        np.arange(60) % 10,
+        tuple("0123456789"),
+        digest="none",
+    )
+    values = recipe("lenet", "mnist", "smoke") | {"limit": None, "epochs": 1}
+    monkeypatch.setattr(experiment, "load_arrays", lambda name, split: data)
+    monkeypatch.setattr(experiment, "recipe", lambda *_: values)
+    experiment.train("lenet", "mnist")
+    settings.seed_all(0)
+    model = MODELS["lenet"](**values["network"])
+    loaders = experiment.make_loaders(
+        (data, data), values["batch_size"], shift=values["shift"], sizes=values["sizes"]
+    )
+    arguments = fit_arguments(model, values, len(loaders.train))
+    capsys.readouterr()
+    fit(model, loaders.train, val=loaders.val, checkpoint="lenet-arrays-smoke-s0.pt", **arguments)
+    assert "Picked up from lenet-arrays-smoke-s0.pt: 1 of 1" in capsys.readouterr().out
+
+
+def test_a_pair_of_runs_under_one_name_forgets_the_first_when_the_data_changed(capsys):
+    data = {"loader": DataLoader(TensorDataset(X, Y), 16)}
+    (
+        train(epochs=1, **data),
+        train(epochs=1, **batches()),
+        train(epochs=1, **data),
+        train(epochs=1, **batches()),
+    )
+    assert capsys.readouterr().out.count("Picked up from a") == 2

@@ -17,6 +17,7 @@ LAYERS = (
     "settings",
     "data",
     "explain plots models from_scratch",
+    "probe",
     "fingerprint",
     "checkpoints",
     "checks",
