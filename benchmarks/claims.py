@@ -358,7 +358,7 @@ def draw_traces(found: dict, file: Path) -> None:
     if not shown:
         return
     panels = ("cross-entropy (nats)", "spread of the logits", "gradient norm, first layer")
-    size = (11, 3.4 * len(shown) + 0.5)
+    size = (11, 3.4 * len(shown) + 1)
     with plots.figure(
         "Loss, logits and gradients by step, seed 0", len(shown), 3, size, file, squeeze=False
     ) as axes:
@@ -379,7 +379,11 @@ def draw_traces(found: dict, file: Path) -> None:
                 ax.set_ylabel(words)
             row[0].set_title(title, fontsize=9, loc="left")
             row[0].set_ylim(0, 8)
-            row[1].legend(fontsize=6)
+        names = dict(
+            reversed(pair) for row in axes for pair in zip(*row[0].get_legend_handles_labels(), strict=True)
+        )
+        columns = {"loc": "outside lower center", "ncols": 4 if len(names) > 4 else 2, "fontsize": 8}
+        axes[0, 0].figure.legend(names.values(), names.keys(), **columns)
 
 
 def write_summary(runs: Runs) -> None:

@@ -15,12 +15,16 @@ from course_utils.checkpoints import Run
 def check_optimizer(run: Run) -> None:
     """Raise ValueError where the optimizer moves other parameters than the network's (and the criterion's)."""
     own = [run.model, run.criterion] if isinstance(run.criterion, nn.Module) else [run.model]
-    known = {id(p) for part in own for p in part.parameters()}
+    known = {id(p): p.requires_grad for part in own for p in part.parameters()}
     moved = [id(p) for group in run.optimizer.param_groups for p in group["params"]]
-    if foreign := len(set(moved) - known):
+    if foreign := len(set(moved) - known.keys()):
         raise ValueError(
             f"the optimizer moves {len(moved)} tensors, and {foreign} of them are not this network's; expected its "
             "parameters alone. Make the optimizer again, after the network: SGD(model.parameters(), ...)."
+        )
+    if not any(known[p] for p in moved):
+        raise ValueError(
+            "the optimizer moves no tensor that takes a gradient; expected one at least. Set its requires_grad = True."
         )
 
 
@@ -67,7 +71,10 @@ def schedule_end(schedule: object) -> int | None:
 
 def check_labels(y: torch.Tensor, classes: int) -> None:
     """Raise ValueError where a label is not one of the network's outputs."""
-    if (highest := int(y.max())) >= classes:
+    lowest, highest = y.aminmax()
+    if lowest < 0:
+        raise ValueError(f"a label is {lowest}; expected 0 to {classes - 1}. Count classes from 0.")
+    if highest >= classes:
         raise ValueError(
             f"the network has {classes} outputs and the labels go up to {highest}, so there are at least "
             f"{highest + 1} classes; expected labels from 0 to {classes - 1}. Build it with an output a class."

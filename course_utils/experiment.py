@@ -116,11 +116,9 @@ def facts(net: torch.nn.Module, values: dict, arrays: Arrays, loaders: Loaders, 
 
 
 def stored_result(file: Path, values: dict) -> dict:
-    """The result that lies in `file` if it is one of this recipe, else an empty one."""
-    if not file.is_file():
-        return {}
-    result = json.loads(file.read_text(encoding="utf-8"))
-    return result if result["recipe"] == json.loads(json.dumps(values)) else {}
+    """The result that lies in `file` if it is one of this recipe, else an empty one. Raises ValueError, as read_result."""
+    result = ledger.read_result(file) if file.exists() else {}
+    return result if result.get("recipe") == json.loads(json.dumps(values)) else {}
 
 
 def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> float:

@@ -138,7 +138,7 @@ def read_result(file: Path) -> dict:
         if missing:
             raise ValueError(f"no {', '.join(missing)}")
         name = run_name(*(record[key] for key in FIELDS[:5]))
-        if name != file.stem:
+        if name != file.stem or type(record["seed"]) is not int:
             raise ValueError(f"it is {name}")
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}). Let it be read, or delete it.") from None

@@ -152,10 +152,10 @@ def on_device(model: nn.Module, batches: Iterable) -> Iterator[tuple[torch.Tenso
                 "Write a generator function that yields them, or give the data set a collate_fn that does."
             )
         x, y = (to_device(part, place) for part in batch)
-        if y.shape != (len(x),) or y.is_floating_point():
+        if y.shape != (len(x),) or y.is_floating_point() or y.is_complex():
             raise ValueError(
                 f"the labels of a batch are {y.dtype} of shape {tuple(y.shape)}; expected one whole number an "
-                f"image, int64 of shape ({len(x)},). Convert them: y.flatten().long()."
+                f"image, int64 of shape ({len(x)},). Convert them: y.long(), or y.argmax(1) for one-hot rows."
             )
         yield x, y.long()
     if empty:
@@ -187,6 +187,7 @@ def forward(
             if undo:
                 undo()
             PLAIN.add(model)
+            torch.clear_autocast_cache()  # it holds the weights in channels_last
             return forward(model, x, y, first=True)
         if message := explanation(model, x, error):
             raise ValueError(message) from None

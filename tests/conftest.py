@@ -26,6 +26,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{total:6.1f} s  {notebook}")
 
 
+@pytest.fixture(autouse=True)
+def environment():
+    """What a test sets in the environment ends with it: the notebooks run after the tests."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A checkout without results, and an empty folder of runs."""

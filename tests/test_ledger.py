@@ -110,6 +110,7 @@ def test_a_run_whose_recipe_is_gone_or_of_the_stand_in_is_mistaken(checkout):
     ("", "Expecting value"), ('{"model": "le', "Unterminated string"), ("[]", "no model, dataset"), ("3", "int"),
     ('{"epoch": [1]}', "no model, dataset"), (json.dumps(record(5, 0.9)), "it is lenet-mnist-cpu-s5"), ("\xff", "utf-8"),
     (json.dumps(record(0, 0.9, model=None)), "it is mnist-cpu-s0"), (json.dumps(record(0, 0.9, model=[1])), "list"),
+    (json.dumps(record(0, 0.9) | {"seed": "0"}), "it is lenet-mnist-cpu-s0"),
 ])  # fmt: skip
 def test_a_damaged_or_foreign_result_gives_a_traceback_that_names_no_file(checkout, text, why):
     put(checkout / "data/results", record(0, 0.9))

@@ -1,6 +1,7 @@
 """The benchmark of lesson 02: how a side's rate is chosen, and what its distance from the best one is."""
 
 import importlib
+import json
 import math
 from pathlib import Path
 
@@ -36,8 +37,8 @@ def test_a_rate_is_chosen_by_the_seeds_that_report_or_one_that_breaks_wins(bench
 
 def test_a_difference_is_counted_in_one_sides_deviations(bench):
     sides = {
-        "a": {"final_loss_mean": 0.2, "final_loss_sd": 0.03},
-        "b": {"final_loss_mean": 0.25, "final_loss_sd": 0.04},
+        "a": {"final_loss_mean": 0.2, "final_loss_sd": 0.03, "final_loss": [0.2] * 8},
+        "b": {"final_loss_mean": 0.25, "final_loss_sd": 0.04, "final_loss": [0.25] * 8},
     }
     found = bench.against_best(sides)
     assert found["a"]["errors"] == 0
@@ -45,8 +46,27 @@ def test_a_difference_is_counted_in_one_sides_deviations(bench):
 
 
 def test_the_committed_results_lie_at_the_edge_of_what_was_tried(bench):
-    import json
-
-    out = json.loads((ROOT / "benchmarks/optimizers.json").read_text(encoding="utf-8"))
+    out = committed()
     for part in ("optimizers", "cycle", "schedules", "batch_norm", "batch_norm_cycle"):
         assert not any(side["at_edge"] for side in out[part].values())
+
+
+def committed():
+    """The benchmark's file, read as strict JSON: NaN and Infinity are none."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} in optimizers.json; expected null")
+
+    text = (ROOT / "benchmarks/optimizers.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_committed_results_do_not_say_where_each_part_was_run(bench):
+    out = committed()
+    assert set(out) == {"origins", "search", *bench.PARTS} == {"origins", *out["origins"]}
+    assert not any(origin["commit"].endswith("+") for origin in out["origins"].values())
+
+
+def test_a_run_that_broke_is_written_as_a_number(bench):
+    found = bench.strict({"loss": [[1.5, math.inf], [math.nan]], "best": 3, "name": "a"})
+    assert found == {"loss": [[1.5, None], [None]], "best": 3, "name": "a"}

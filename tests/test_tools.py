@@ -84,6 +84,21 @@ def test_a_cut_notebook_is_taken_for_the_learners_work_or_lost(course, text, cap
     assert aside.read_text() == text and aside.name in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("record", [None, 3, [], "x", {}, {"copied": None}])
+def test_a_damaged_record_costs_the_learners_work(course, record, capsys):
+    copy = tools.copies() / "00_sums.ipynb"
+    fresh = json.loads(copy.read_text())
+    fresh["metadata"]["course"] = record
+    copy.write_text(json.dumps(fresh))
+    tools.copies()
+    assert not capsys.readouterr().out and json.loads(copy.read_text())["cells"] == fresh["cells"]
+    worked = json.loads(json.dumps(fresh).replace("1 + 1", "my answer"))
+    worked["metadata"]["course"] = record
+    copy.write_text(json.dumps(worked))
+    tools.copies()
+    assert "my answer" in copy.read_text() and len(list(copy.parent.iterdir())) == 1
+
+
 def test_a_copy_is_half_written_where_the_disk_is_full(course, monkeypatch):
     copy = tools.copies() / "00_sums.ipynb"
     before = copy.read_bytes()

@@ -310,6 +310,8 @@ NO_PAIRS = {
         lambda x, y: [(x, y + 1)],
         "10 outputs .* labels go up to 10.*at least 11 classes",
     ),
+    "labels below 0": (lambda x, y: [(x, y - 10)], "a label is -10; expected 0 to 9"),
+    "complex labels": (lambda x, y: [(x, y.to(torch.complex64))], "labels of a batch are torch.complex64"),
 }
 
 
@@ -451,6 +453,15 @@ def test_a_network_that_flattens_with_view_fails_or_draws_or_counts_its_first_ba
     assert evaluate(Viewing(), data, flip=True)["total"] == 24
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_that_flattens_with_view_fails_where_it_computes_in_bfloat16(channels):
+    """Autocast keeps the weights that it has cast, and their memory format, for the whole step."""
+    model = Viewing()
+    model.conv = nn.Conv2d(channels, 4, 3)
+    data = [(torch.randn(8, channels, 8, 8), torch.arange(8))] * 2
+    assert fit(model, data, epochs=2, optimizer=sgd(model), val=data, precision="bfloat16")["complete"]
+
+
 def test_a_network_that_can_take_it_computes_in_the_plain_format():
     seen, model = set(), Viewing(lambda x: x.flatten(1))
     model.more.register_forward_hook(
@@ -567,6 +578,9 @@ def test_an_optimizer_of_an_earlier_network_trains_nothing_and_the_learning_rate
     criterion.scale = nn.Parameter(torch.ones(()))
     both = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
     assert fit(model, data(), epochs=1, optimizer=both, criterion=criterion)["complete"]
+    with pytest.raises(ValueError, match="no tensor that takes a gradient") as error:
+        fit(model.requires_grad_(False), data(), epochs=1, optimizer=sgd(model))
+    assert one_line(error)
 
 
 S = torch.optim.lr_scheduler

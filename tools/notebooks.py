@@ -209,8 +209,9 @@ def copies() -> Path:
         if target.exists():
             try:
                 old = read(target)
-                made = old.metadata.get("course", {}).get("copied")
-                changed = made != content(old)
+                course = old.metadata.get("course")
+                made = course.get("copied") if isinstance(course, dict) else None
+                changed = content(old) not in (made, new.metadata.course.copied)
             except OSError:
                 raise
             except Exception:  # nbformat raises many kinds for what is no notebook

@@ -50,6 +50,7 @@ class Arrays:
             raise ValueError(
                 f"{self.name}: labels are {y.min()}..{y.max()}; expected 0..{len(self.classes) - 1}."
             )
+        x, y = (a.copy() if min(a.strides) < 0 else a for a in (x, y))  # reversed
         object.__setattr__(self, "images", np.require(x, requirements="CW"))  # as torch wants them
         object.__setattr__(self, "labels", np.require(y, np.int64, "CW"))
 

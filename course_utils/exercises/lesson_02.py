@@ -40,6 +40,11 @@ check_momentum = Check(
             w - b * v - lr * g,
             b * v + lr * g,
         ),
+        "Here v sums gradients: lr multiplies the step, and the step is subtracted.": lambda w, g, v, lr, b: (
+            w + b * v - lr * g,
+            b * v - lr * g,
+        ),
+        "That is Nesterov's step.": lambda w, g, v, lr, b: (w - lr * (g + b * (b * v + g)), b * v + g),
         "Momentum weakens the old v, not the gradient.": lambda w, g, v, lr, b: (
             w - lr * (v + b * g),
             v + b * g,
@@ -99,6 +104,26 @@ def only_one(w, g, m, s, t, lr, b1, b2, eps):
     return w - lr * m / (1 - b1**t) / (np.sqrt(s) + eps), m, s
 
 
+def sums(w, g, m, s, t, lr, b1, b2, eps):
+    m, s = b1 * m + g, b2 * s + g**2
+    return w - lr * m / (1 - b1**t) / (np.sqrt(s / (1 - b2**t)) + eps), m, s
+
+
+def without_m(w, g, m, s, t, lr, b1, b2, eps):
+    _, m, s = adam(w, g, m, s, t, lr, b1, b2, eps)
+    return w - lr * g / (np.sqrt(s / (1 - b2**t)) + eps), m, s
+
+
+def eps_first(w, g, m, s, t, lr, b1, b2, eps):
+    _, m, s = adam(w, g, m, s, t, lr, b1, b2, eps)
+    return w - lr * np.sqrt(1 - b2**t) / (1 - b1**t) * m / (np.sqrt(s) + eps), m, s
+
+
+def same_correction(w, g, m, s, t, lr, b1, b2, eps):
+    _, m, s = adam(w, g, m, s, t, lr, b1, b2, eps)
+    return w - lr * m / (1 - b1) / (np.sqrt(s / (1 - b2)) + eps), m, s
+
+
 check_adam = Check(
     adam,
     adam_case,
@@ -117,6 +142,10 @@ check_adam = Check(
             lambda w, lr, m_hat, s_hat, eps, m, s: (w - lr * m_hat / (s_hat + eps), m, s)
         ),
         "s is a mean of squares: g^2.": not_squared,
+        "m and s are means: the new g has the weight 1 - beta.": sums,
+        "The step goes along m_hat, not along g.": without_m,
+        "The correction changes from step to step: 1 - beta^t.": same_correction,
+        "eps is added to the root of s_hat; here it is added before the correction.": eps_first,
         "beta1 belongs to m, beta2 to s.": lambda w, g, m, s, t, lr, b1, b2, eps: adam(
             w, g, m, s, t, lr, b2, b1, eps
         ),
@@ -156,6 +185,11 @@ class NeverCounts(Counted):
         return super().one(name, w, g)
 
 
+class Rebinds(Counted):
+    def step(self, parameters, gradients):
+        super().step({name: w.copy() for name, w in parameters.items()}, gradients)
+
+
 def some_steps(answer, steps, w, b):
     parameters, optimizer = {"w": w.copy(), "b": b.copy()}, answer(0.1)
     for _ in range(steps):
@@ -171,7 +205,11 @@ check_steps = Check(
     Counted,
     two_arrays,
     always=({"steps": 1, "w": np.array([1.0, -2.0]), "b": np.array([0.5])},),
-    mistakes={"The bug is still there.": CountsParameters, "t must count the steps.": NeverCounts},
+    mistakes={
+        "The bug is still there.": CountsParameters,
+        "t must count the steps.": NeverCounts,
+        "The arrays are still what they were: change them in place, w -= ... or w[...] = ...": Rebinds,
+    },
     names=("w", "b"),
     call=some_steps,
     correct="One clock for all arrays. On the ravine, one array, nobody would have noticed.",

@@ -27,7 +27,10 @@ class SGD:
 
 
 class RMSprop:
-    """s = beta s + (1 - beta) g^2, w -= lr g / (sqrt(s) + eps) (Tieleman & Hinton 2012, lecture 6e)."""
+    """s = beta s + (1 - beta) g^2, w -= lr g / (sqrt(s) + eps).
+
+    Source: Tieleman & Hinton 2012, slides 6e; beta is 0.9 there, 0.99 in torch.
+    """
 
     def __init__(self, lr, beta=0.99, eps=1e-8, weight_decay=0.0):
         self.lr, self.beta, self.eps, self.weight_decay = lr, beta, eps, weight_decay
@@ -62,7 +65,10 @@ class Adam:
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks w by itself and stays out of m and s (Loshchilov & Hutter 2019)."""
+    """Adam whose weight decay shrinks w by itself and stays out of m and s.
+
+    Source: Loshchilov & Hutter 2019; as in torch, lr multiplies the decay (in the paper only the schedule).
+    """
 
     def __init__(self, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
         super().__init__(lr, beta1, beta2, eps)
@@ -90,6 +96,9 @@ def cosine(t, steps):
 
 
 def one_cycle(t, steps, share=0.2):
-    """Climbs in a line to 1 over the first share, then falls almost to 0 (Smith & Topin 2019)."""
+    """Climbs in a line to 1 over the first share, then falls almost to 0.
+
+    After Smith & Topin 2019, whose peak is in the middle, with a short end far below the start.
+    """
     up = share * steps
     return min(1, (t + 1) / up, (steps - t) / (steps - up))

@@ -276,8 +276,10 @@ def test_batch_norm_fails_on_the_last_of_65_images():
         norm(x)
 
 
-def test_reversed_read_only_or_transposed_images_give_a_traceback():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_reversed_read_only_or_transposed_images_give_a_traceback(channels):
     arrays = random_arrays(6)
+    arrays = dataclasses.replace(arrays, images=arrays.images[:, :channels])  # one: NumPy calls it contiguous
     read_only = arrays.images.copy()
     read_only.flags.writeable = False
     for images in (

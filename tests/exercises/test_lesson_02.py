@@ -221,6 +221,45 @@ def averaged(dy, xhat, std, gamma):
     return dx, (dy * xhat).mean(axis=0), dy.mean(axis=0)
 
 
+def velocity_of_sutskever(w, g, v, lr, momentum):
+    v = momentum * v - lr * g
+    return w + v, v
+
+
+def nesterov(w, g, v, lr, momentum):
+    v = momentum * v + g
+    return w - lr * (g + momentum * v), v
+
+
+def not_a_mean(w, g, m, s, t, lr, beta1, beta2, eps):
+    m = beta1 * m + g
+    s = beta2 * s + g**2
+    return w - lr * (m / (1 - beta1**t)) / (np.sqrt(s / (1 - beta2**t)) + eps), m, s
+
+
+def along_g(w, g, m, s, t, lr, beta1, beta2, eps):
+    _, m, s = adam_of_the_paper(w, g, m, s, t, lr, beta1, beta2, eps)
+    return w - lr * g / (np.sqrt(s / (1 - beta2**t)) + eps), m, s
+
+
+def without_t(w, g, m, s, t, lr, beta1, beta2, eps):
+    m = beta1 * m + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * g**2
+    return w - lr * (m / (1 - beta1)) / (np.sqrt(s / (1 - beta2)) + eps), m, s
+
+
+def fast_form_of_the_paper(w, g, m, s, t, lr, beta1, beta2, eps):
+    m = beta1 * m + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * g**2
+    rate = lr * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+    return w - rate * m / (np.sqrt(s) + eps), m, s
+
+
+class NewArrays(OwnAdam):
+    def step(self, parameters, gradients):
+        super().step({name: w.copy() for name, w in parameters.items()}, gradients)
+
+
 @pytest.mark.parametrize(
     ("check", "answer", "words"),
     [
@@ -232,6 +271,13 @@ def averaged(dy, xhat, std, gamma):
         (lesson.check_adam, no_root, "by the root of s^"),
         (lesson.check_adam, eps_inside, "outside it"),
         (lesson.check_adam, betas_mixed, "beta1 belongs to m"),
+        (lesson.check_momentum, velocity_of_sutskever, "v sums gradients"),
+        (lesson.check_momentum, nesterov, "Nesterov"),
+        (lesson.check_adam, not_a_mean, "m and s are means"),
+        (lesson.check_adam, along_g, "along m_hat"),
+        (lesson.check_adam, without_t, "from step to step"),
+        (lesson.check_adam, fast_form_of_the_paper, "before the correction"),
+        (lesson.check_steps, NewArrays, "change them in place"),
         (lesson.check_steps, CountedInTheLoop, "The bug is still there."),
         (lesson.check_steps, AlwaysFirst, "t must count the steps."),
         (lesson.check_norm, constants, "mean and variance depend on x"),
