@@ -8,7 +8,7 @@ workers and with two. It draws the same shifts by up to two pixels as TensorLoad
 
 Time to 99.0 % of validation, in one run. The usual program: that set without shifts, the faster DataLoader in batches of
 64, Adam at 0.001, float32, an epoch at a time until it is there. Ours: TensorLoader without shifts, the recipe's
-optimizer and schedule over OUR_EPOCHS epochs. Seconds of training, without validation and without reading the set.
+optimizer and schedule over OUR_EPOCHS epochs with the peak at OUR_LR (chosen on two other seeds). Seconds of training, without validation and without reading the set.
 """
 
 import statistics
@@ -31,7 +31,7 @@ from course_utils.training import evaluate, fit, train_epoch
 
 SEEDS = (0, 1)
 RECIPE = recipe("lenet", "mnist", "cpu")
-TARGET, TARGET_SEEDS, OUR_EPOCHS, USUAL_EPOCHS = 0.99, (0, 1, 2), 4, 20
+TARGET, TARGET_SEEDS, OUR_EPOCHS, OUR_LR, USUAL_EPOCHS = 0.99, (0, 1, 2), 4, 0.1, 20
 
 
 def usual_set(arrays: Arrays, steps: list) -> datasets.MNIST:
@@ -121,7 +121,7 @@ def our_program(loaders: Loaders, seed: int) -> dict:
     settings.seed_all(seed)
     net = MODELS["lenet"]()
     train_loader = make_loaders("mnist", RECIPE["batch_size"], seed=seed).train
-    fitting = fit_arguments(net, RECIPE | {"epochs": OUR_EPOCHS}, len(train_loader))
+    fitting = fit_arguments(net, RECIPE | {"peak_lr": OUR_LR, "epochs": OUR_EPOCHS}, len(train_loader))
     history = fit(net, train_loader, **fitting)
     spent = sum(len(train_loader.arrays) / rate for rate in history["images_per_second"])
     top1 = evaluate(net, loaders.val)["top1"]
