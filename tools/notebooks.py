@@ -347,8 +347,8 @@ def course(_: list[str]) -> None:
         ("", f"{60 * result['minutes']:.0f} s of training, {result['epochs']} epochs, {result['precision']}")
     )
     render([])
-    print("\n" + "\n".join(f"{left:<24}{right}" for left, right in rows))
-    print(f"{'Read the lessons':<24}build/*.html\n{'Work in them':<24}make lab")
+    print("\n" + "\n".join(f"{left:<32}{right}" for left, right in rows))
+    print(f"{'Read the lessons':<32}build/*.html\n{'Work in them':<32}make lab")
 
 
 if __name__ == "__main__":
