@@ -47,6 +47,11 @@ def test_copies_have_no_outputs_and_follow_the_course(course):
     assert tools.read(copy).cells[1].source == "2 + 2"
 
 
+def test_the_image_at_the_top_of_a_copy_is_missing(course):
+    (course / "notebooks/00_sums.png").write_bytes(b"a picture")
+    assert (tools.copies() / "00_sums.png").read_bytes() == b"a picture"
+
+
 def test_a_copy_that_the_learner_changed_is_never_overwritten(course, capsys):
     copy = tools.copies() / "00_sums.ipynb"
     copy.write_text(copy.read_text().replace("1 + 1", "my answer"))

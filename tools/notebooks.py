@@ -226,6 +226,9 @@ def copies() -> Path:
                     print(f"{target} is kept: you have worked in it. Rename it to get the newer one.")
                 continue
         write(new, target)
+    for picture in LESSONS.glob("*.png"):
+        with whole(folder / picture.name) as part:
+            part.write_bytes(picture.read_bytes())
     return folder
 
 
@@ -251,7 +254,7 @@ def render(names: list[str]) -> None:
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="lab")
+    exporter = HTMLExporter(template_name="lab", embed_images=True)
     (ROOT / "build").mkdir(exist_ok=True)
     for path in lessons(names):
         notebook = read(path)
@@ -268,7 +271,9 @@ def render(names: list[str]) -> None:
                 if "image/png" in output.get("data", {}):
                     png, alt = output.data["image/png"].replace("\n", ""), cell.metadata.get("alt", "")
                     output.data = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{png}">'}
-        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
+        html, _ = exporter.from_notebook_node(
+            notebook, {"metadata": {"name": path.stem, "path": path.parent}}
+        )
         html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
         (ROOT / "build" / f"{path.stem}.html").write_text(html, encoding="utf-8")
         print(f"build/{path.stem}.html")

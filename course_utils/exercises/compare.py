@@ -1,6 +1,7 @@
 """Whether two results are the same, and, in words for a learner, how they differ."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,11 @@ def show(value: Any, digits: int = 6) -> str:
     if numbers.size <= SMALL:
         return np.array2string(numbers, precision=4, separator=", ", max_line_width=999).replace("\n", "")
     return f"{kind(value)} of shape {numbers.shape}"
+
+
+def tell(text: str) -> None:
+    """Print a verdict in lines of at most 100 characters: JupyterLab breaks longer ones within a word."""
+    print(textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False))
 
 
 def described(case: dict) -> str:

@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from course_utils.exercises.compare import alike, array, described, difference, holds_ellipsis, show, size
+from course_utils.exercises.compare import (
+    alike,
+    array,
+    described,
+    difference,
+    holds_ellipsis,
+    show,
+    size,
+    tell,
+)
 
 TRIES = 20  # random cases of a check
 SECONDS = 4  # after which one call of a learner's function is stopped
@@ -62,7 +71,7 @@ class Check:
             text = f"Not yet: this check cannot judge your answer ({said(error)})."
         if not text:
             PASSED[self] = answer
-        print(text or f"Correct. {self.correct}".rstrip())
+        tell(text or f"Correct. {self.correct}")
 
     def cases(self) -> list[dict]:
         """This call's cases, smallest first."""
@@ -263,18 +272,18 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
     words = [word.lower() for word in choices]
     unknown = [x for x in given if not isinstance(x, str) or x.strip().lower() not in words]
     if holds_ellipsis(guess):
-        print(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
+        tell(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
     elif choices and unknown:
-        print(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
+        tell(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
     elif len(given) != len(wanted) > 1:
-        print(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
+        tell(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
         forgot = [text for wrong, text in (mistakes or {}).items() if all(agrees(guess, wrong, tolerance))]
         parts = f" {sum(right)} of {len(right)} are right." * (len(right) > 1)
         verdict = " You are right." if all(right) else parts
         text = f"{label} You said {show(guess, 4)}, it is {show(answer, 4)}.{verdict}"
-        print(" ".join([text, because, *([] if all(right) else forgot)]).rstrip())
+        tell(" ".join([text, because, *([] if all(right) else forgot)]))
 
 
 def use(mine: Any, ours: Any) -> Any:

@@ -19,7 +19,7 @@ TIMES = 6  # cases are random
 
 def verdict(check, answer, capsys):
     check(answer)
-    return capsys.readouterr().out.strip()
+    return " ".join(capsys.readouterr().out.splitlines())
 
 
 # 01.1
