@@ -139,12 +139,17 @@ class Check:
 
     def named(self, tried: list[tuple], failing: list[int]) -> list[str]:
         """The mistake that does as the answer does: in the case shown, in most that failed, else most often."""
+
+        def same(wrong: Callable, i: int) -> bool:
+            case, got, *_ = tried[i]
+            return alike(got, outcome(self.call, wrong, copy.deepcopy(case), i), self.tolerance)
+
         agreement = {}
         for sentence, wrong in self.mistakes.items():
-            theirs = [outcome(self.call, wrong, copy.deepcopy(case), i) for i, (case, *_) in enumerate(tried)]
-            same = [alike(t[1], other, self.tolerance) for t, other in zip(tried, theirs, strict=True)]
-            if same[failing[0]] and 2 * sum(same[i] for i in failing) >= len(failing):
-                agreement[sentence] = sum(same)
+            if same(wrong, failing[0]):  # most are ruled out by one case
+                agreed = {i for i in range(len(tried)) if same(wrong, i)}
+                if 2 * len(agreed.intersection(failing)) >= len(failing):
+                    agreement[sentence] = len(agreed)
         return sorted(agreement, key=agreement.get)[-1:]
 
 
