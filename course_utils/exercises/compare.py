@@ -62,6 +62,12 @@ def described(case: dict) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if large and len(words) > 1 else ", ".join(words)
 
 
+def said(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(": .")
+
+
 def close(a: np.ndarray, b: np.ndarray, tolerance: float | None = None) -> np.ndarray:
     """Where numbers agree with b: whole ones exactly, others up to a part of the largest (1e-5, float32 1e-4)."""
     single = any(x.dtype.kind == "f" and x.itemsize < 8 for x in (a, b))
@@ -154,3 +160,15 @@ def alike(got: Any, other: Any, tolerance: float | None) -> bool:
     if isinstance(got, BaseException) or isinstance(other, BaseException):
         return type(got) is type(other)
     return not difference(got, other, tolerance)
+
+
+def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
+    """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
+    if isinstance(answer, list | tuple | dict):
+        answer, guess = (dict(enumerate(x)) if isinstance(x, list | tuple) else x for x in (answer, guess))
+        given = guess if isinstance(guess, dict) else {}
+        return [all(agrees(given.get(key), part, tolerance)) for key, part in answer.items()]
+    if isinstance(answer, str):
+        return [str(guess).strip().lower() == answer.lower()]
+    about = isinstance(answer, float) and isinstance(guess, int | float)
+    return [abs(guess - answer) <= tolerance * abs(answer) if about else guess == answer]

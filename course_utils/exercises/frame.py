@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from course_utils.exercises.compare import (
+    agrees,
     alike,
     array,
     described,
     difference,
     holds_ellipsis,
+    said,
     show,
     size,
     tell,
@@ -236,29 +238,11 @@ def unwritten(answer: Any) -> str:
     return f"Not attempted yet: `{left[0]}` is still `...`." if left else ""
 
 
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(": .")
-
-
 def place(error: BaseException, answer: Any) -> str:
     """Where in the learner's own code an exception arose; empty where that is not known."""
     files = {f.__code__.co_filename for f in functions(answer).values()}
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files][-1:]
     return "".join(f" in line {f.lineno}" + (f", `{f.line}`" if f.line else "") for f in frames)
-
-
-def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
-    """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
-    if isinstance(answer, list | tuple | dict):
-        answer, guess = (dict(enumerate(x)) if isinstance(x, list | tuple) else x for x in (answer, guess))
-        given = guess if isinstance(guess, dict) else {}
-        return [all(agrees(given.get(key), part, tolerance)) for key, part in answer.items()]
-    if isinstance(answer, str):
-        return [str(guess).strip().lower() == answer.lower()]
-    about = isinstance(answer, float) and isinstance(guess, int | float)
-    return [abs(guess - answer) <= tolerance * abs(answer) if about else guess == answer]
 
 
 def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict[Any, str] | None = None,
