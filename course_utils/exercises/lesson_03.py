@@ -47,23 +47,23 @@ check_columns = Check(
         {"x": np.arange(48.0).reshape(2, 2, 3, 4), "kernel": 2, "stride": 2, "padding": 1},
     ),
     mistakes={
-        "In a row the image n has to change fastest: the order is (i, j, n).": lambda *a: columns(
+        "Along a row, the image n has to change fastest: the order is (i, j, n).": lambda *a: columns(
             *a, order=(1, 4, 5, 0, 2, 3)
         ),
-        "In a column the order is (c, u, v), as in w: the channel changes slowest.": lambda *a: columns(
+        "Down a column the order is (c, u, v), as in w: the channel changes slowest.": lambda *a: columns(
             *a, order=(4, 5, 1, 2, 3, 0)
         ),
-        "u counts the window's rows and v its columns: they are exchanged.": lambda *a: columns(
+        "u counts the window's rows and v its columns: yours are swapped.": lambda *a: columns(
             *a, order=(1, 5, 4, 2, 3, 0)
         ),
-        "i counts the stops downwards and j to the right: they are exchanged.": lambda *a: columns(
+        "i counts the stops downward and j to the right: yours are swapped.": lambda *a: columns(
             *a, order=(1, 4, 5, 3, 2, 0)
         ),
-        "The window moves on by `stride` pixels, not by one.": stride_forgotten,
+        "The window moves by `stride` pixels at a time, not by one.": stride_forgotten,
         "The window is turned by 180 degrees: cross-correlation does not flip.": flipped,
         "This is the matrix transposed: a window is a column.": lambda *a: columns(*a).T,
     },
-    correct="Each pixel stands there as often as a window meets it: up to K x K times.",
+    correct="Each pixel appears once for each window that covers it: up to K x K times.",
 )
 
 
@@ -115,9 +115,9 @@ check_back = Check(
     by_definition,
     columns_case,
     mistakes={
-        "Windows overlap: a pixel adds up what comes back (+=), the last window must not overwrite it.":
+        "Windows overlap: a pixel adds up what comes back (+=); yours keeps only what the last window sends.":
         lambda *a: put_back(*a, add=False),
-        "Windows overlap: a pixel adds up what comes back (+=), the last weight must not overwrite it.":
+        "Windows overlap: a pixel adds up what comes back (+=); yours keeps only what the last weight sends.":
         weight_after_weight,
         "You divide by how often a pixel was used: that would undo im2col, but a gradient is a sum.": averaged,
         "The image begins at row and column `padding` of the padded one.": lambda *a: put_back(*a, start=0),
@@ -157,7 +157,7 @@ check_pool = Check(
     ),
     mistakes={
         "The bug is still there.": lambda x, dy, kernel: pool_backward(x, dy, kernel, lambda best: best),
-        "Sharing is a possible rule, but not ours: the first of them gets all.": lambda x, dy, kernel: (
+        "Sharing equally is a possible rule, but not ours: the first of them gets it all.": lambda x, dy, kernel: (
             pool_backward(x, dy, kernel, lambda best: best / best.sum())
         ),
         "That is the last of them; the first, row by row, gets all.": lambda x, dy, kernel: pool_backward(
@@ -201,7 +201,7 @@ check_field = Check(
         "After a stride of 2, a step to the next place is 2 pixels of the input.": lambda layers: (
             1 + sum(kernel - 1 for kernel, _ in layers)
         ),
-        "A layer's own stride does not widen its window, only those of the layers after it.": lambda layers: (
+        "A layer's own stride does not widen its window; it widens those of the layers after it.": lambda layers: (
             grown(layers, own=True)
         ),
         "Strides multiply: two strides of 2 make steps of 4 pixels.": lambda layers: grown(layers, add=True),

@@ -75,7 +75,7 @@ def im2col(x, kernel, stride=1, padding=0):
 
 
 def col2im(cols, shape, kernel, stride=1, padding=0):
-    """The way back: each pixel of images (N, C, H, W) = shape adds up its entries in im2col's matrix."""
+    """im2col's transpose: each pixel of images (N, C, H, W) = shape adds up its entries in the matrix."""
     n, c, h, w = shape
     out_h, out_w = (output_size(side, kernel, stride, padding) for side in (h, w))
     cols = cols.reshape(c, kernel, kernel, out_h, out_w, n)  # (C, K, K, H', W', N)
@@ -111,7 +111,7 @@ class Conv2d:
 
     def backward(self, dy):  # (N, F, H', W')
         dy = dy.transpose(1, 2, 3, 0).reshape(len(self.w), -1)  # (F, H' W' N)
-        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', sooner
+        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', faster in this order
         self.db = dy.sum(axis=1)  # (F,)
         if self.first:
             return None
@@ -152,7 +152,7 @@ class MaxPool:
 
 
 class MapMean:
-    """The mean of each map, one number a channel (Lin et al. 2013, "Network in network", section 3.2)."""
+    """Global average pooling: the mean of each map (Lin et al. 2013, "Network in network", section 3.2)."""
 
     names = ()
 
