@@ -76,8 +76,8 @@ check_step = Check(
     call=two_steps,
     names=("weight", "bias", "loss"),
     mistakes={
-        "The gradients of the step before are still there: clear them.": no_zero_grad,
-        "The weights do not move: backward comes between zero_grad and step.": no_move,
+        "The gradients of the previous step are still there: clear them.": no_zero_grad,
+        "The weights do not move: call backward after zero_grad and before step.": no_move,
         "F.cross_entropy applies the softmax itself: give it the logits.": softmax_twice,
         "The loss is the mean over the batch, not the sum.": summed,
         "The weights are right; the loss is not returned.": nothing_returned,
