@@ -17,11 +17,15 @@ from typing import Any
 import numpy as np
 
 from course_utils.exercises.compare import (
+    agrees,
     alike,
     array,
+    bare,
     described,
     difference,
+    forgotten,
     holds_ellipsis,
+    said,
     show,
     size,
     tell,
@@ -231,12 +235,6 @@ def unwritten(answer: Any) -> str:
     return f"Not attempted yet: `{left[0]}` is still `...`." if left else ""
 
 
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(": .")
-
-
 def place(error: BaseException, answer: Any) -> str:
     """Where in the learner's own code an exception arose; empty where that is not known."""
     files = {f.__code__.co_filename for f in functions(answer).values()}
@@ -244,27 +242,16 @@ def place(error: BaseException, answer: Any) -> str:
     return "".join(f" in line {f.lineno}" + (f", `{f.line}`" if f.line else "") for f in frames)
 
 
-def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
-    """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
-    if isinstance(answer, list | tuple | dict):
-        answer, guess = (dict(enumerate(x)) if isinstance(x, list | tuple) else x for x in (answer, guess))
-        given = guess if isinstance(guess, dict) else {}
-        return [all(agrees(given.get(key), part, tolerance)) for key, part in answer.items()]
-    if isinstance(answer, str):
-        return [str(guess).strip().lower() == answer.lower()]
-    about = isinstance(answer, float) and isinstance(guess, int | float)
-    return [abs(guess - answer) <= tolerance * abs(answer) if about else guess == answer]
-
-
-def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict[Any, str] | None = None,
+def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict | None = None,
             tolerance: float = 0.05, choices: tuple[str, ...] = ()) -> None:  # fmt: skip
     """Print a guess beside the answer, why that is the answer, and what a wrong guess forgot.
 
     label: the exercise, "05.2". guess, answer: numbers, words, or lists, tuples or dictionaries of them; while
-    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}. tolerance: relative, of
-    a number that is not whole. choices: the words to choose from.
+    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}, or, for one of several
+    parts, {its key or place: {wrong value: what it forgot}}. tolerance: relative, of a number that is not whole.
+    choices: the words to choose from.
     """
-    guess, answer = (array(x).tolist() if array(x).dtype != object else x for x in (guess, answer))
+    guess, answer = bare(guess), bare(answer)
     if choices and isinstance(guess, int | float):  # 1e-7 for "1e-7"
         guess = next((word for word in choices if word[0].isdigit() and float(word) == guess), guess)
     given, wanted = (list(x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x])
@@ -279,7 +266,7 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
         tell(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
-        forgot = [text for wrong, text in (mistakes or {}).items() if all(agrees(guess, wrong, tolerance))]
+        forgot = forgotten(guess, mistakes or {}, tolerance)
         parts = f" {sum(right)} of {len(right)} are right." * (len(right) > 1)
         verdict = " You are right." if all(right) else parts
         text = f"{label} You said {show(guess, 4)}, it is {show(answer, 4)}.{verdict}"
