@@ -58,8 +58,8 @@ PREDICTIONS = {  # why the answer is the answer, and what wrong guesses forgot, 
 def predict(label, guess, answer, details=()):
     """frame.predict with what this lesson says to it; after a guess also the lines of details."""
     frame.predict(label, guess, answer, **PREDICTIONS[label])
-    if not holds_ellipsis(guess):
-        print(*details, sep="\n", end="\n" * bool(details))
+    if details and not holds_ellipsis(guess):
+        print(*details, sep="\n")
 
 
 # 04.3: a module
