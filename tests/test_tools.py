@@ -295,7 +295,9 @@ def test_what_jupyter_hides_stands_open_on_the_rendered_page(course):
     tools.write(notebook, path)
     tools.render([])
     html = (course / "build" / "00_sums.html").read_text(encoding="utf-8")
-    folded = re.findall(r"<details><summary>Show the (code|output)</summary>(.*?)</details>", html, re.DOTALL)
+    folded = re.findall(
+        r"<details><summary[^>]*>Show the (code|output)</summary>(.*?)</details>", html, re.DOTALL
+    )
     assert [word for word, _ in folded] == ["code", "output"]
     (_, source), (_, output) = folded
     assert "source_hidden_code" in source and "printed by" not in source

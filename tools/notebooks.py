@@ -261,8 +261,9 @@ def lab(arguments: list[str]) -> None:
 FOLDED = """\
 {% extends "lab/index.html.j2" %}
 {% macro folded(hidden, words, text) -%}
-{% if hidden %}<details><summary>{{ words }}</summary>{% endif %}{{ text }}{% if hidden %}</details>{% endif %}
+{% if hidden %}<details><summary class="jp-RenderedHTMLCommon folded">{{ words }}</summary>{% endif %}{{ text }}{% if hidden %}</details>{% endif %}
 {%- endmacro %}
+{% block html_head_css %}{{ super() }}<style>.folded {padding-left: 80px}</style>{% endblock %}
 {% block input_group %}{{ folded(cell.metadata.get("jupyter", {}).source_hidden, "Show the code", super()) }}{% endblock %}
 {% block output_group %}{{ folded(cell.metadata.get("jupyter", {}).outputs_hidden, "Show the output", super()) }}{% endblock %}
 """
