@@ -266,6 +266,18 @@ def test_rendered_lesson_needs_no_network_and_keeps_formulas_code_and_alt_text(c
     assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=[\"']?(https?:)?//", html)
 
 
+def test_a_rendered_lesson_takes_its_formulas_apart_or_lacks_its_image(course):
+    path = course / "notebooks" / "00_sums.ipynb"
+    path.with_suffix(".png").write_bytes(b"a picture")
+    notebook = tools.read(path)
+    notebook.cells[0].source += "\n\n![Three sums](00_sums.png)"
+    tools.write(notebook, path)
+    tools.render([])
+    html = (course / "build" / "00_sums.html").read_text(encoding="utf-8")
+    assert "<mfrac><mi>a</mi><mi>b</mi></mfrac>" in re.sub("</?mrow>", "", html)
+    assert re.search('<img (src="data:image/png;base64,YSBwaWN0dXJl"|alt="Three sums"| )+', html)
+
+
 def test_rendering_loses_formulas_in_hints_or_takes_prices_for_formulas(course):
     path = course / "notebooks" / "00_sums.ipynb"
     notebook = tools.read(path)

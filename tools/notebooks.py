@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -258,6 +258,11 @@ def lab(arguments: list[str]) -> None:
     sys.exit(server.returncode)
 
 
+def data_uri(path: Path) -> str:
+    """A PNG file as an address that holds it. (nbconvert's embed_images takes formulas apart.)"""
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+
+
 FOLDED = """\
 {% extends "lab/index.html.j2" %}
 {% macro folded(hidden, words, text) -%}
@@ -278,9 +283,7 @@ def render(names: list[str]) -> None:
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(
-        template_name="lab", embed_images=True, extra_loaders=[DictLoader({"folded.html.j2": FOLDED})]
-    )
+    exporter = HTMLExporter(template_name="lab", extra_loaders=[DictLoader({"folded.html.j2": FOLDED})])
     exporter.template_file = "folded.html.j2"
     (ROOT / "build").mkdir(exist_ok=True)
     for path in lessons(names):
@@ -292,15 +295,16 @@ def render(names: list[str]) -> None:
                     text = re.sub(
                         r"\$\$(.+?)\$\$", lambda m: convert(m[1], display="block"), pieces[i], flags=re.DOTALL
                     )
-                    pieces[i] = re.sub(r"\$(.+?)\$", lambda m: convert(m[1]), text)
+                    text = re.sub(r"\$(.+?)\$", lambda m: convert(m[1]), text)
+                    pieces[i] = re.sub(
+                        r"(?<=\]\()[\w-]+\.png(?=\))", lambda m: data_uri(LESSONS / m[0]), text
+                    )
                 cell.source = "".join(pieces)
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):
                     png, alt = output.data["image/png"].replace("\n", ""), cell.metadata.get("alt", "")
                     output.data = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{png}">'}
-        html, _ = exporter.from_notebook_node(
-            notebook, {"metadata": {"name": path.stem, "path": path.parent}}
-        )
+        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem}})
         html = re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL)
         (ROOT / "build" / f"{path.stem}.html").write_text(html, encoding="utf-8")
         print(f"build/{path.stem}.html")
