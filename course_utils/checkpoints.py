@@ -64,9 +64,9 @@ def add_row(history: dict, row: tuple) -> None:
 def line(history: dict, i: int, epochs: int) -> str:
     """Epoch i of the history as one line of text."""
     e = {key: history[key][i] for key in KEYS}
-    val = "" if e["val_top1"] is None else f"validation {e['val_top1']:7.2%}   "
+    val = "" if e["val_top1"] is None else f"validation {100 * e['val_top1']:6.2f} %   "
     return (
-        f"epoch {e['epoch']:>2}/{epochs}   lr {e['lr']:.4f}   loss {e['loss']:.4f}   train {e['top1']:7.2%}   "
+        f"epoch {e['epoch']:>2}/{epochs}   lr {e['lr']:.4f}   loss {e['loss']:.4f}   train {100 * e['top1']:6.2f} %   "
         f"{val}{e['images_per_second']:,.0f} images/s"
     )
 

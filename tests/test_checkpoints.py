@@ -491,7 +491,7 @@ def test_story_1_and_2_an_unseeded_notebook_stopped_in_epoch_3_begins_anew(tmp_p
         lines = [line for line in out.splitlines() if not line.startswith("epoch")]
         if "10" in part:
             assert [line[:33] for line in lines] == [
-                "Stopped by hand after 2 of 4 epoc", "Stopped by hand after 2 of 4 epoc", "Picked up from a.pt: 2 of 4 epoch"]  # fmt: skip
+                "Interrupted after 2 of 4 epochs; ", "Interrupted after 2 of 4 epochs; ", "Picked up from a.pt: 2 of 4 epoch"]  # fmt: skip
     assert lines == [
         "Picked up from b.pt: 2 of 4 epochs are done.", "Picked up from a.pt: 4 of 4 epochs are done."]  # fmt: skip
     assert sorted(os.listdir(tmp_path / "runs")) == ["a.pt", "b.pt"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 SMALL = 8  # arrays of so many values are shown whole
+NEAR_ZERO = 1e-6  # a guess may be so far from a number that is not whole: 0 for a rounding error
 
 
 def is_tensor(value: Any) -> bool:
@@ -162,6 +163,17 @@ def alike(got: Any, other: Any, tolerance: float | None) -> bool:
     return not difference(got, other, tolerance)
 
 
+def bare(value: Any) -> Any:
+    """A value with numbers and lists in place of NumPy's and torch's, inside lists, tuples and dictionaries too."""
+    if isinstance(value, dict):
+        return {key: bare(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [bare(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    numbers = array(value)
+    return value if numbers.dtype == object else numbers.tolist()
+
+
 def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
     """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
     if isinstance(answer, list | tuple | dict):
@@ -171,4 +183,20 @@ def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
     if isinstance(answer, str):
         return [str(guess).strip().lower() == answer.lower()]
     about = isinstance(answer, float) and isinstance(guess, int | float)
-    return [abs(guess - answer) <= tolerance * abs(answer) if about else guess == answer]
+    return [abs(guess - answer) <= max(tolerance * abs(answer), NEAR_ZERO) if about else guess == answer]
+
+
+def forgotten(guess: Any, mistakes: dict, tolerance: float) -> list[str]:
+    """What a wrong guess forgot, by {wrong guess: text}, or {key or place of a part: {wrong value: text}}."""
+    parts = (
+        guess
+        if isinstance(guess, dict)
+        else dict(enumerate(guess if isinstance(guess, list | tuple) else ()))
+    )
+    found = []
+    for wrong, text in mistakes.items():
+        if isinstance(text, dict):
+            found += forgotten(parts.get(wrong), text, tolerance)
+        elif all(agrees(guess, wrong, tolerance)):
+            found.append(text)
+    return found

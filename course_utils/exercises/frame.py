@@ -20,8 +20,10 @@ from course_utils.exercises.compare import (
     agrees,
     alike,
     array,
+    bare,
     described,
     difference,
+    forgotten,
     holds_ellipsis,
     said,
     show,
@@ -103,7 +105,7 @@ class Check:
             return text
         for seed, case in enumerate(cases):
             given = copy.deepcopy(case)
-            want = outcome(self.call, self.right, copy.deepcopy(case), seed)
+            want = outcome(self.call, self.right, copy.deepcopy(case), seed, seconds=0)  # 0: no limit
             if isinstance(want, BaseException):
                 raise want
             got = outcome(self.call, answer, given, seed)
@@ -192,14 +194,14 @@ def generators_kept() -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-def outcome(call: Callable, answer: Callable, case: dict, seed: int) -> Any:
+def outcome(call: Callable, answer: Callable, case: dict, seed: int, seconds: float = SECONDS) -> Any:
     """What an answer makes of a case: its result, or the exception that it raised."""
     random.seed(seed)
     np.random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].default_generator.manual_seed(seed)
     try:
-        with time_limit(SECONDS):
+        with time_limit(seconds):
             return call(answer, *case.values())
     except KeyboardInterrupt:
         raise
@@ -245,15 +247,16 @@ def place(error: BaseException, answer: Any) -> str:
     return "".join(f" in line {f.lineno}" + (f", `{f.line}`" if f.line else "") for f in frames)
 
 
-def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict[Any, str] | None = None,
+def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict | None = None,
             tolerance: float = 0.05, choices: tuple[str, ...] = ()) -> None:  # fmt: skip
     """Print a guess beside the answer, why that is the answer, and what a wrong guess forgot.
 
     label: the exercise, "05.2". guess, answer: numbers, words, or lists, tuples or dictionaries of them; while
-    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}. tolerance: relative, of
-    a number that is not whole. choices: the words to choose from.
+    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}, or, for one of several
+    parts, {its key or place: {wrong value: what it forgot}}. tolerance: relative, of a number that is not whole.
+    choices: the words to choose from.
     """
-    guess, answer = (array(x).tolist() if array(x).dtype != object else x for x in (guess, answer))
+    guess, answer = bare(guess), bare(answer)
     if choices and isinstance(guess, int | float):  # 1e-7 for "1e-7"
         guess = next((word for word in choices if word[0].isdigit() and float(word) == guess), guess)
     given, wanted = (list(x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x])
@@ -268,7 +271,7 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
         tell(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
-        forgot = [text for wrong, text in (mistakes or {}).items() if all(agrees(guess, wrong, tolerance))]
+        forgot = forgotten(guess, mistakes or {}, tolerance)
         parts = f" {sum(right)} of {len(right)} are right." * (len(right) > 1)
         verdict = " You are right." if all(right) else parts
         text = f"{label} You said {show(guess, 4)}, it is {show(answer, 4)}.{verdict}"
