@@ -109,7 +109,7 @@ def facts(data: object) -> object:
     if isinstance(data, TensorDataset):
         return facts(data.tensors)
     if isinstance(data, (list, tuple, *WHOLE)):
-        return f"{type(data).__name__} of {len(data)}, content {digest(data)}"
+        return f"{len(data)} parts, content {digest(data)}"
     held = getattr(data, "__dict__", {}).items()
     found = {
         k: digest(v) for k, v in held if isinstance(v, WHOLE) or k in ("targets", "indices", "replacement")
