@@ -388,7 +388,7 @@ OTHER = {  # what changes: (arguments of the first run, of the second, a word of
     "a batch norm's first scale is 0": ({}, {"before": constant("norm.weight", 0.0)}, "weights"),
     "a first bias of another value": ({"before": constant("conv.bias", 0.1)}, {"before": constant("conv.bias", 0.2)}, "weights"),
     "seed": ({}, {"seed": 1}, "seed"),
-    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "label_smoothing"),
+    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "criterion loss"),
     "class weights": ({"criterion": weighted(1.0, 1, 1, 1)}, {"criterion": weighted(1.0, 1, 1, 2)}, "criterion"),
     "an ignored class": ({"criterion": nn.CrossEntropyLoss()}, {"criterion": nn.CrossEntropyLoss(ignore_index=3)}, "criterion"),
     "class weights in a closure":
