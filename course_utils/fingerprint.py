@@ -42,7 +42,7 @@ def fingerprint(run: object, loader: Iterable, val: Iterable | None, epochs: int
     settings = [{k: text(v) for k, v in g.items() if k not in (*MOVED, *NOTES)} for g in groups]
     kept = {name: t.detach() for name, t in named if t.is_floating_point() and name not in statistics}
     return parts | {
-        "criterion": [type(criterion).__name__, loss],
+        "criterion": loss or type(criterion).__name__,
         "optimizer": [type(optimizer).__name__, moved, settings],
         "schedule": [type(scheduler).__name__, rates(optimizer, scheduler, loader, epochs)],
         "code": code,

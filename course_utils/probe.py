@@ -58,8 +58,8 @@ def steady(a: dict, b: dict) -> dict:
 
 
 def noise(length: int, start: int = 0) -> torch.Tensor:
-    """Fixed normal numbers, the same on every machine."""
-    return NOISE.roll(-start).repeat(length // len(NOISE) + 1)[:length]
+    """Fixed normal numbers, the same on every machine; not to be written to."""
+    return NOISE.expand(-(-(start + length) // len(NOISE)), -1).reshape(-1)[start : start + length]
 
 
 def projection(tensor: torch.Tensor) -> torch.Tensor:
@@ -146,7 +146,8 @@ def losses(model: nn.Module, criterion: Callable, output: object) -> dict:
         size, several = len(last), isinstance(output, tuple)
         rows = torch.arange(min(size, 1000), device=last.device)
         starts = range(len(output) if several else 1)
-        logits = [noise(len(rows) * size, i).view(-1, size).to(last.device).requires_grad_() for i in starts]
+        logits = [noise(len(rows) * size, i).clone().view(-1, size).to(last.device) for i in starts]
+        logits = [part.requires_grad_() for part in logits]
         seed_all(0)
         found["loss"] = numbers(loss := criterion(tuple(logits) if several else logits[0], rows), 1e-4)
         slopes = torch.autograd.grad(loss, logits, allow_unused=True)

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import (
     ExponentialLR,
     LambdaLR,
     LinearLR,
+    MultiStepLR,
     OneCycleLR,
     SequentialLR,
     StepLR,
@@ -300,6 +301,14 @@ def sequence(at):
     return make
 
 
+def many(milestone):
+    return {
+        "loader": batches()["loader"] * 84,
+        "lr": 0.005,
+        "schedule": lambda o, n: MultiStepLR(o, [milestone]),
+    }
+
+
 def own_schedule(gamma):
     class Halving(torch.optim.lr_scheduler.LRScheduler):
         def get_lr(self):
@@ -406,6 +415,7 @@ OTHER = {  # what changes: (arguments of the first run, of the second, a word of
                            "schedule"),
     "a schedule's lowest value": ({"schedule": lambda o, n: CosineAnnealingLR(o, n)},
                                   {"schedule": lambda o, n: CosineAnnealingLR(o, n, 0.01)}, "schedule"),
+    "a milestone one step later": (many(101), many(102), "schedule"),
     "where a sequence changes": ({"schedule": sequence(1)}, {"schedule": sequence(2)}, "schedule"),
     "a schedule of one's own": ({"schedule": own_schedule(0.9)}, {"schedule": own_schedule(0.8)}, "schedule"),
     "momentum that the schedule moves": ({}, {"schedule": lambda o, n: OneCycleLR(o, 0.1, total_steps=n, base_momentum=0.8)},
@@ -522,6 +532,8 @@ SAME = {
     "an IterableDataset": (loaded(Endless()) | {"loader": endless}, {"loader": endless}),
     "a loader of one's own that counts": ({"loader": Own(X, Y)}, {}),
     "a list of the same batches": (batches(), batches(X.clone())),
+    "a tuple of the same batches": (batches(), {"loader": tuple(batches()["loader"])}),
+    "a criterion as a module": ({"criterion": nn.CrossEntropyLoss()}, {"criterion": CE}),
 }  # fmt: skip
 
 
