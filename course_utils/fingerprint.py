@@ -1,8 +1,9 @@
 """What a run is: everything that decides what `fit` computes, and where two such descriptions differ.
 
 Code is seen by what it does (probe.py). Not seen: items of an IterableDataset, of a one-shot iterator or of a loader
-class of one's own (where no loader may be looked at there is no probe), code of an optimizer of one's own, hooks
-that only `backward()` calls, a subclass's change to TensorLoader's batches, and what code does late in a run.
+class of one's own (where no loader may be looked at there is no probe), code of an optimizer of one's own and what
+it keeps elsewhere than in its groups, hooks that only `backward()` calls, a subclass's change to TensorLoader's
+batches, and what code does late in a run.
 """
 
 import contextlib

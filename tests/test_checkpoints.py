@@ -108,7 +108,9 @@ KILLED = (
 import hashlib
 import select
 import signal
+import threading
 from pathlib import Path
+from tqdm import tqdm
 from course_utils import training
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -138,6 +140,7 @@ def train_in_child(folder, moment, value):
         os.close(ours)
         os.environ["COURSE_RUNS"] = folder
         sys.stdout = open(os.devnull, "w")
+        tqdm.set_lock(threading.RLock())  # its own lock is all children's: who is killed may hold it for ever
         if moment in ("in", "before", "after"):
             arm(moment, value)
         model, history = cell("a.pt")
@@ -581,7 +584,7 @@ def test_layers_unfrozen_under_the_same_name_are_picked_up_and_do_not_move(capsy
     assert outs[1].count("Picked up from") == 2
 
 
-def test_the_command_and_a_cell_of_the_same_recipe_are_two_runs(monkeypatch, capsys):
+def test_the_command_and_a_cell_of_the_same_recipe_are_two_runs(monkeypatch, capsys, tmp_path):
     from course_utils import experiment
     from course_utils.models import MODELS
     from course_utils.recipes import fit_arguments, recipe
@@ -596,16 +599,24 @@ def test_the_command_and_a_cell_of_the_same_recipe_are_two_runs(monkeypatch, cap
     values = recipe("lenet", "mnist", "smoke") | {"limit": None, "epochs": 1}
     monkeypatch.setattr(experiment, "load_arrays", lambda name, split: data)
     monkeypatch.setattr(experiment, "recipe", lambda *_: values)
-    experiment.train("lenet", "mnist")
-    settings.seed_all(0)
-    model = MODELS["lenet"](**values["network"])
-    loaders = experiment.make_loaders(
-        (data, data), values["batch_size"], shift=values["shift"], sizes=values["sizes"]
-    )
-    arguments = fit_arguments(model, values, len(loaders.train))
-    capsys.readouterr()
-    fit(model, loaders.train, val=loaders.val, checkpoint="lenet-arrays-smoke-s0.pt", **arguments)
-    assert "Picked up from lenet-arrays-smoke-s0.pt: 1 of 1" in capsys.readouterr().out
+
+    def command():
+        experiment.train("lenet", "mnist")
+
+    def cell():
+        settings.seed_all(0)
+        model = MODELS["lenet"](**values["network"])
+        facts = {"shift": values["shift"], "sizes": values["sizes"]}
+        loaders = experiment.make_loaders((data, data), values["batch_size"], **facts)
+        arguments = fit_arguments(model, values, len(loaders.train))
+        fit(model, loaders.train, val=loaders.val, checkpoint="lenet-arrays-smoke-s0.pt", **arguments)
+
+    for first, second in ((command, cell), (cell, command)):
+        monkeypatch.setenv("COURSE_RUNS", str(tmp_path / first.__name__))
+        first()
+        capsys.readouterr()
+        second()
+        assert "Picked up from lenet-arrays-smoke-s0.pt: 1 of 1" in capsys.readouterr().out
 
 
 def test_a_pair_of_runs_under_one_name_forgets_the_first_when_the_data_changed(capsys):
