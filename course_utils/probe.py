@@ -211,11 +211,6 @@ def untouched(*things: object) -> Iterator[None]:
 
 
 def refill(thing: dict | set | list | deque, content: object) -> None:
-    """Give a container its content back; a dict is never empty in between."""
-    if isinstance(thing, dict):
-        for key in thing.keys() - content.keys():
-            del thing[key]
-        thing.update(content)
-    else:
-        thing.clear()
-        (thing.update if isinstance(thing, set) else thing.extend)(content)
+    """Give a container its content back."""
+    thing.clear()
+    (thing.update if isinstance(thing, (dict, set)) else thing.extend)(content)
