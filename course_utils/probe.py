@@ -75,11 +75,11 @@ def numbers(tensor: torch.Tensor, tolerance: float = 1e-3) -> tuple[float, float
 
 
 def root_mean_square(tensor: torch.Tensor) -> tuple[float, float]:
-    """It, with the tolerance of another draw, 5 / sqrt(n), any below 100 numbers; a constant must keep its value."""
+    """It, with the tolerance of another draw, 5 / sqrt(n), any below 30 numbers; a constant must keep its value."""
     size, n = tensor.float().square().mean().sqrt().item(), max(1, tensor.numel())
     if n > 1 and bool((tensor == tensor.flatten()[0]).all()):
         return size * 1e-3, size
-    return size * 5 / n**0.5 if n >= 100 else math.inf, size
+    return size * 5 / n**0.5 if n >= 30 else math.inf, size
 
 
 def behaviour(model: nn.Module, criterion: Callable, images: torch.Tensor | None) -> tuple[set, dict, dict]:
