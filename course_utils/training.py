@@ -122,7 +122,7 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
     except KeyboardInterrupt:
         print(stopped(run, epochs))
     finally:
-        close_checkpoint(run)
+        close_checkpoint(run, epochs)
     model.eval()
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history

@@ -510,8 +510,10 @@ def test_evaluate_leaves_a_layer_in_another_mode_or_fit_leaves_the_network_in_tr
         evaluate(model, [])
     assert [layer.training for layer in model.modules()] == modes
 
+    optimizer = sgd(model)
+
     def state(data, **rest):
-        optimizer = sgd(model.train())
+        model.train()
         fit(model, data, epochs=1, optimizer=optimizer, **rest)
         return {layer.training for layer in model.modules()}
 
