@@ -80,7 +80,7 @@ class Notebook(dict):
         return torch.cat([p.detach().flatten() for p in self["model"].parameters()])
 
 
-STOPPED = ["Stopped by hand after 2 of 4 epochs; the same call goes on from there."]
+STOPPED = ["Interrupted after 2 of 4 epochs; run the same call again to resume."]
 GOES_ON = ["Picked up from mine.pt: 2 of 4 epochs are done."]
 PICKED_UP = ["Picked up from mine.pt: 4 of 4 epochs are done."]
 TRAINS_ON = "It trains on from the weights of {}; build the network again to begin anew."
