@@ -11,8 +11,8 @@ def alexnet(num_classes=1000, in_channels=3):
 
     Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs:
     the second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by the window's
-    size, as the authors' code of 2012 does: 5e-4 follows the printed formula, 1e-4 would follow their code. The
-    paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
+    size, as the authors' released code does: 5e-4 follows the printed formula, 1e-4 would follow that code.
+    The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
     Differs from the paper: torch's initialization (the paper: deviation 0.01, biases of 1 in five layers);
     dropout scales in training, so that evaluation does nothing (the paper halves there).
     """
