@@ -54,6 +54,19 @@ def test_markers_are_not_rewritten_from_their_files(checkout):
         prose.rewrite(TEXT.replace("lenet-mnist", "resnet-mnist"))
 
 
+def test_a_key_with_spaces_or_dots_is_not_found(checkout):
+    found = {
+        "ReLU or tanh": {"pairs": [{"points": -2.961}]},
+        "dropout": {"sides": {"dropout 0.5": {"mean": 41.2}}},
+    }
+    ledger.write_json({"comparisons": found}, checkout / "benchmarks/claims-alexnet.json")
+    for path, text in (("ReLU or tanh.pairs.0.points", "-2.96"), ("dropout.sides.dropout 0.5.mean", "41.20")):
+        marker = f"<!--bench claims-alexnet.json comparisons.{path}-->"
+        assert prose.rewrite(f"{marker}?<!--/-->") == f"{marker}{text}<!--/-->"
+    with pytest.raises(KeyError, match="'no such thing' is none of pairs"):
+        prose.field(found, "ReLU or tanh.no such thing")
+
+
 def test_minutes_of_a_run_beside_others_are_averaged(checkout):
     put(checkout / "data/results", record(0, 0.97), record(1, 0.98, minutes=9.0, alone=False))
     assert "| 97.50 ± 0.71 % | 2 | 1.25 |" in prose.results_table()
