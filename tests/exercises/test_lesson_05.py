@@ -99,9 +99,9 @@ def multiplied(a, n, k, alpha, beta):
     ],
 )
 def test_a_wrong_lrn_is_called_correct_or_its_mistake_not_named(answer, sentence, capsys):
-    found = verdicts(check_lrn, answer, capsys, 20)
+    found = verdicts(check_lrn, answer, capsys)
     assert all(text.startswith("Not yet: for ") for text in found)
-    assert sum(text.endswith(sentence) for text in found) >= 18, found
+    assert sum(text.endswith(sentence) for text in found) >= 7, found
 
 
 # 05.4
@@ -186,7 +186,7 @@ class Inverted(Planted):
     ],
 )
 def test_a_wrong_batch_norm_is_called_correct_or_its_mistake_not_named(answer, sentence, capsys):
-    for text in verdicts(check_batch_norm, answer, capsys, 20):
+    for text in verdicts(check_batch_norm, answer, capsys):
         assert text.startswith("Not yet: for ") and sentence in text, text
 
 
@@ -298,7 +298,7 @@ def on_the_surface(net, batches):
     ],
 )
 def test_a_wrong_refill_is_called_correct_or_its_mistake_not_named(answer, sentence, capsys):
-    for text in verdicts(check_refill, answer, capsys, 20):
+    for text in verdicts(check_refill, answer, capsys):
         assert text.startswith("Not yet: for ") and text.endswith(sentence), text
 
 
