@@ -75,7 +75,7 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
     hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: the first two
     pools of 3 with stride 2, else of 2; activation: a module class, nn.ReLU or nn.Tanh.
     Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools
-    padded by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger
+    padded by 1 and the last one to 3 x 3, so that one network takes every size; batch norm, not LRN (larger
     learning rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout
     (50,000 images and two cores).
     """
