@@ -175,6 +175,20 @@ def schedules() -> dict:
     return against_best(sides | {name: side(momentum, schedule=f) for name, f in SCHEDULES.items()})
 
 
+def falls() -> dict:
+    """Momentum under falls that come later than `step`'s or stop above zero, with `step` and `cosine` for comparison.
+
+    Added after `schedules`, to see why `step` helps less than `cosine`, and after `ends`, for momentum beside SGD.
+    """
+    known = {name: stored()["schedules"][name] for name in ("step", "cosine")}
+    shapes = {
+        "late-step": functools.partial(step_decay, times=(0.8, 0.9)),
+        "held-cosine": lambda t, steps: max(0.01, cosine(t, steps)),
+        "last-fifth": fall,
+    }
+    return against_best(known | {name: side(momentum, schedule=f) for name, f in shapes.items()})
+
+
 def batch_norm() -> dict:
     """Plain SGD with and without batch norm."""
     return against_best({"without": side(SGD), "with": side(SGD, norm=True)})
@@ -216,7 +230,7 @@ def search() -> dict:
 
 PARTS = {
     work.__name__: work
-    for work in (optimizers, safer, cycle, cycle_again, ends, schedules, batch_norm, batch_norm_cycle)
+    for work in (optimizers, safer, cycle, cycle_again, ends, schedules, falls, batch_norm, batch_norm_cycle)
 }
 
 

@@ -1,8 +1,8 @@
 """Checkpoints from which every stop can be picked up: which file is whose, and what lies in it."""
 
-import contextlib
 import dataclasses
 import hashlib
+import io
 import os
 import re
 import tempfile
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from course_utils.fingerprint import difference, digest, fingerprint
-from course_utils.settings import device, processor, random_states, runs, set_random_states, whole
+from course_utils.settings import device, processor, random_states, runs, set_random_states, whole, writing
 
 if os.name == "nt":
     import msvcrt
@@ -30,7 +30,7 @@ LEFT = weakref.WeakKeyDictionary()  # network -> the run that left its weights, 
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be read back."""
+    """A checkpoint that cannot be read back, or that another process writes."""
 
 
 @dataclasses.dataclass
@@ -64,26 +64,19 @@ def add_row(history: dict, row: tuple) -> None:
 def line(history: dict, i: int, epochs: int) -> str:
     """Epoch i of the history as one line of text."""
     e = {key: history[key][i] for key in KEYS}
-    val = "" if e["val_top1"] is None else f"validation {e['val_top1']:7.2%}   "
+    val = "" if e["val_top1"] is None else f"validation {100 * e['val_top1']:6.2f} %   "
     return (
-        f"epoch {e['epoch']:>2}/{epochs}   lr {e['lr']:.4f}   loss {e['loss']:.4f}   train {e['top1']:7.2%}   "
+        f"epoch {e['epoch']:>2}/{epochs}   lr {e['lr']:.4f}   loss {e['loss']:.4f}   train {100 * e['top1']:6.2f} %   "
         f"{val}{e['images_per_second']:,.0f} images/s"
     )
 
 
-def open_checkpoint(
-    run: Run,
-    checkpoint: str | Path | None,
-    loader: Iterable,
-    val: Iterable | None,
-    epochs: int,
-    fresh: bool,
-    start: str,
-) -> None:
+def open_checkpoint(run: Run, checkpoint: str | Path | None, loader: Iterable, val: Iterable | None, epochs: int,
+                    fresh: bool, start: str) -> None:  # fmt: skip
     """Find the run's file; restore it where it holds the same run, leave it alone where it holds another.
 
-    Raises ValueError for what no file is called, CheckpointError for a damaged file, and where another process
-    trains this run.
+    Raises ValueError for what no file is called, CheckpointError for a file of this run's own that cannot be read
+    or that another process writes.
     """
     if checkpoint is None:
         return
@@ -91,11 +84,11 @@ def open_checkpoint(
     run.fingerprint = fingerprint(run, loader, val, epochs, start)
     left = LEFT.get(run.model)
     left = left if left and left["weights"] == digest([*run.model.parameters()]) else None
-    for file, process in beside(run.base):
-        if process and not running(int(process)):
-            with contextlib.suppress(OSError):
-                file.unlink()
-    for _ in range(100):
+    for part in beside(run.base, r"\.\d+\.part"):
+        if held := lock(part.with_suffix("").with_suffix("")):  # who wrote it was killed
+            part.unlink(missing_ok=True)
+            held.close()
+    for wait in (*[0.1] * 100, 0):
         saved, there = choose(run, left, fresh)
         known = os.path.exists(run.path)
         if saved and len(saved["history"]["epoch"]) >= epochs:
@@ -103,20 +96,16 @@ def open_checkpoint(
         run.lock = lock(run.path)
         if run.lock and os.path.exists(run.path) == known:
             break
-        if known:
+        if known or not wait:
             message = "another process trains this run. Wait, stop it, or pass a checkpoint name of its own."
             raise CheckpointError(f"{run.path.name}: {message}")
-        time.sleep(0.1)  # it has just begun and writes its file in a moment
+        time.sleep(wait)  # it has just begun and writes its file in a moment
     if saved:
         restore(run, saved, epochs)
-        set_epoch(
-            max(0, len(run.history["epoch"]) - 1), loader, val
-        )  # the loaders as the last epoch left them
+        set_epoch(max(0, len(run.history["epoch"]) - 1), loader, val)  # as the last epoch left them
         return
     if there:
-        print(
-            f"{run.base.name} holds another run ({there}): this one has a file of its own, {run.path.name}."
-        )
+        print(f"{there}: this one has a file of its own, {run.path.name}.")
     if left:
         print(f"It trains on from the weights of {left['name']}; build the network again to begin anew.")
 
@@ -133,58 +122,51 @@ def place(checkpoint: str | Path) -> Path:
     return path
 
 
-def beside(base: Path) -> list[tuple[Path, str | None]]:
-    """The files <stem>.pt and <stem>-<8 hex>.pt; and those half-written, with the number of the process."""
-    name = rf"{re.escape(base.stem)}(?:-[0-9a-f]{{8}})?{re.escape(base.suffix)}(?:\.(\d+)\.part)?"
-    matches = [(file, re.fullmatch(name, file.name)) for file in base.parent.glob("*")]
-    return [(file, match[1]) for file, match in matches if match and file.is_file()]
+def beside(base: Path, end: str = "") -> list[Path]:
+    """The files <stem>.pt and <stem>-<8 hex>.pt that are there; `end`: what follows the name, as a pattern."""
+    name = rf"{re.escape(base.stem)}(-[0-9a-f]{{8}})?{re.escape(base.suffix)}{end}"
+    return [file for file in base.parent.glob("*") if re.fullmatch(name, file.name) and os.path.isfile(file)]
 
 
 def choose(run: Run, left: dict | None, fresh: bool) -> tuple[dict | None, str]:
-    """Set run.path; return what to go on from, and what tells run.base from this run where that file is another's."""
-    here, there, damaged = run.fingerprint, "", None
+    """Set run.path; return what to go on from, and why run.base is none of this run's.
+
+    left: the run that left the weights which the network holds. It goes on or is picked up where the settings are
+    its own; but once it is finished, an optimizer made since then trains on, and that is another run.
+    """
+    here, there, damaged = run.fingerprint, "", ""
     candidates = [here]
-    if left:  # the network holds what a run left in it: this is that run, or one that begins with its weights
+    if left:
         again = here | {"weights": left["fingerprint"]["weights"]}
-        same = left["base"] == run.base and not difference(left["fingerprint"], again)
         here = here | {"weights": left["weights"]}
-        candidates = [again, here] if same else [here]
+        same = left["base"] == run.base and not fresh and not difference(left["fingerprint"], again)
+        goes_on = left["optimizer"] is None or left["optimizer"]() is run.optimizer
+        candidates = [again, here] if same and goes_on else [here]
     own = run.base.with_name(f"{run.base.stem}-{digest([repr(here)])[:8]}{run.base.suffix}")
-    for file in [file for file, process in beside(run.base) if not process]:
+    for file in beside(run.base):
         try:
             saved = read_checkpoint(file)
         except CheckpointError as error:
-            damaged = error if file in (run.base, own) else damaged
+            damaged = str(error) if file == own else damaged
+            there = str(error) if file == run.base else there
             continue
         for run.fingerprint in candidates:
-            reason = difference(saved["fingerprint"], run.fingerprint)
-            if not reason:
+            if not (reason := difference(saved["fingerprint"], run.fingerprint)):
                 run.path = file
                 return None if fresh else saved, ""
-        there = reason if file == run.base else there
-    if damaged and not fresh:
-        raise damaged
+        there = f"{file.name} holds another run ({reason})" if file == run.base else there
+    if there and damaged and not fresh:
+        raise CheckpointError(f"{damaged}. Delete it, or pass fresh=True to write it anew.")
     run.path, run.fingerprint = own if there else run.base, here
     return None, there
-
-
-def running(process: int) -> bool:
-    """Whether another process of that number runs. Windows, where asking stops it, protects open files by itself."""
-    if os.name == "nt" or process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def lock(file: Path) -> IO | None:
     """Keep this machine's other processes from training into a file until closed or killed; None where one does."""
     name = hashlib.sha256(f"{Path.home()} {file.resolve()}".encode()).hexdigest()[:16]
-    opened = open(Path(tempfile.gettempdir()) / f"course-{name}.lock", "ab")  # noqa: SIM115
+    place = Path(tempfile.gettempdir()) / f"course-{name}.lock"
+    with writing(place):
+        opened = open(place, "ab")  # noqa: SIM115
     try:
         if os.name == "nt":
             msvcrt.locking(opened.fileno(), msvcrt.LK_NBLCK, 1)
@@ -195,10 +177,11 @@ def lock(file: Path) -> IO | None:
         opened.close()
 
 
-def close_checkpoint(run: Run) -> None:
+def close_checkpoint(run: Run, epochs: int) -> None:
     """Remember, as long as the network lives, which run left which weights in it; let other processes train."""
     if run.path is not None:
         facts = {"base": run.base, "name": run.path.name, "fingerprint": run.fingerprint}
+        facts["optimizer"] = weakref.ref(run.optimizer) if len(run.history["epoch"]) >= epochs else None
         LEFT[run.model] = facts | {"weights": digest([*run.model.parameters()])}
     if run.lock:
         run.lock.close()
@@ -220,14 +203,14 @@ def read_checkpoint(file: Path) -> dict:
                 raise ValueError("damaged")
         saved = torch.load(file, map_location="cpu", weights_only=True)
         return saved | {"fingerprint": dict(saved.get("fingerprint"))}
+    except PermissionError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror})") from None
     except Exception:  # damaged bytes raise errors of many kinds
-        raise CheckpointError(
-            f"{file} is cut short or no checkpoint of `fit`. Delete it, or pass fresh=True to write it anew."
-        ) from None
+        raise CheckpointError(f"{file} is cut short or no checkpoint of `fit`") from None
 
 
 def save_checkpoint(run: Run) -> None:
-    """Write everything that training depends on: to a temporary name, then renamed. Raises CheckpointError."""
+    """Write everything that training depends on: to a temporary name, then renamed. Raises OSError."""
     if run.path is None:
         return
     saved = {name: getattr(run, name).state_dict() for name in ("model", "optimizer", "scaler")}
@@ -235,15 +218,10 @@ def save_checkpoint(run: Run) -> None:
     saved |= {name: getattr(run, name) for name in ("history", "step", "chance", "fingerprint")}
     saved |= {name: plain(saved[name]) for name in ("optimizer", "scheduler", "history")}
     saved |= {"random": random_states(), "machine": machine()}
-    try:
-        with whole(run.path) as part, open(part, "wb") as file:
-            torch.save(saved, file)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch's own words hide it
-        reason = getattr(cause, "strerror", None) or "is the disk full?"
-        raise CheckpointError(
-            f"{run.path} cannot be written ({reason}). Make room, or name another folder (COURSE_RUNS)."
-        ) from None
+    content = io.BytesIO()  # torch hides why it cannot write to a file
+    torch.save(saved, content)
+    with whole(run.path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def machine() -> str:

@@ -1,25 +1,22 @@
 """What a run is: everything that decides what `fit` computes, and where two such descriptions differ.
 
 Code is seen by what it does (probe.py). Not seen: items of an IterableDataset, of a one-shot iterator or of a loader
-class of one's own (where no loader may be looked at there is no probe), code of an optimizer of one's own, hooks
-that only `backward()` calls, a subclass's change to TensorLoader's batches, and what code does late in a run.
+class of one's own (where no loader may be looked at there is no probe), code of an optimizer of one's own and what
+it keeps elsewhere than in its groups, hooks that only `backward()` calls, a subclass's change to TensorLoader's
+batches, and what code does late in a run.
 """
 
 import contextlib
 import copy
-import functools
 import hashlib
-import inspect
 import itertools
 import operator
 import re
-import types
 import warnings
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from course_utils.probe import behaviour, close, items, look_at, root_mean_square, untouched
@@ -46,9 +43,9 @@ def fingerprint(run: object, loader: Iterable, val: Iterable | None, epochs: int
     settings = [{k: text(v) for k, v in g.items() if k not in (*MOVED, *NOTES)} for g in groups]
     kept = {name: t.detach() for name, t in named if t.is_floating_point() and name not in statistics}
     return parts | {
-        "criterion": [*arguments(criterion), loss],
-        "optimizer": [*arguments(optimizer), moved, settings],
-        "schedule": [*arguments(scheduler), rates(optimizer, scheduler, loader, epochs)],
+        "criterion": loss or type(criterion).__name__,
+        "optimizer": [type(optimizer).__name__, moved, settings],
+        "schedule": [type(scheduler).__name__, rates(optimizer, scheduler, loader, epochs)],
         "code": code,
         "weights": {name: root_mean_square(t) for name, t in kept.items()},
     }
@@ -91,17 +88,6 @@ def digest(value: object) -> str:
     return found.hexdigest()[:16]
 
 
-def arguments(thing: object) -> list:
-    """The class of an object, and those of its constructor's arguments that it keeps as numbers or words."""
-    if thing is None or isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
-        return ["none" if thing is None else "a function"]
-    names = inspect.signature(type(thing).__init__).parameters.keys() - {"last_epoch", *MOVED}
-    kept = {
-        k: v for k, v in vars(thing).items() if k in names and isinstance(v, (int, float, str, np.generic))
-    }
-    return [type(thing).__name__, {name: text(value) for name, value in kept.items()}]
-
-
 def facts(data: object) -> object:
     """A loader or data set: its fingerprint(), its content, or what can be told without reading it."""
     if data is None or hasattr(data, "fingerprint"):
@@ -109,7 +95,7 @@ def facts(data: object) -> object:
     if isinstance(data, TensorDataset):
         return facts(data.tensors)
     if isinstance(data, (list, tuple, *WHOLE)):
-        return f"{type(data).__name__} of {len(data)}, content {digest(data)}"
+        return f"{len(data)} parts, content {digest(data)}"
     held = getattr(data, "__dict__", {}).items()
     found = {
         k: digest(v) for k, v in held if isinstance(v, WHOLE) or k in ("targets", "indices", "replacement")
@@ -126,19 +112,20 @@ def facts(data: object) -> object:
 
 
 def rates(optimizer: torch.optim.Optimizer, scheduler: object, loader: Iterable, epochs: int) -> dict:
-    """What a schedule moves, at a hundred steps from where it stands to the end, as a copy of it tells."""
-    twin, found = copy.copy(optimizer), {}
+    """What a schedule moves, as its means over each hundredth of the steps to come, as a copy of it tells."""
+    twin, rows = copy.copy(optimizer), []
     twin.param_groups = [dict(group) for group in optimizer.param_groups]
+    steps = epochs * operator.length_hint(loader, 100) if scheduler else 1
+    now, stride = getattr(scheduler, "last_epoch", 0), max(1, steps // 100)
     with warnings.catch_warnings(action="ignore"), contextlib.suppress(Exception):
         schedule = copy.deepcopy(scheduler, {id(optimizer): twin})
-        steps = epochs * operator.length_hint(loader, 100) if scheduler else 1
-        jumps = hasattr(schedule, "_get_closed_form_lr") or isinstance(schedule, (LambdaLR, OneCycleLR))
-        jumps = jumps and type(schedule).__module__.startswith("torch.")  # the others go step by step
-        now, stride = getattr(schedule, "last_epoch", 0), max(1, steps // 100)
         for step in range(now, steps):
-            if step > now and (step % stride == 0 or not jumps):
-                schedule.step(*[step] * jumps)
-            if step % stride == 0:
-                moved = [{k: np.ravel(g[k])[0] for k in MOVED if k in g} for g in twin.param_groups]
-                found[f"step {step}"] = [{k: f"{v:.6g}" for k, v in group.items()} for group in moved]
+            if step > now:
+                schedule.step()
+            groups = twin.param_groups
+            rows.append([(g["lr"], g.get("momentum", 0), g.get("betas", (0,))[0]) for g in groups])
+    table, found = np.array(rows, float), {}  # (steps to come, groups, 3)
+    for start in range(-(-now // stride) * stride, now + len(rows), stride):
+        means = table[start - now : start - now + stride].mean(0)
+        found[f"step {start}"] = [dict(zip(MOVED, map("{:.6g}".format, m), strict=True)) for m in means]
     return found

@@ -99,7 +99,7 @@ def show_history(history: dict, title: str, file: Path | None = None) -> None:
             ax.set_xlabel("epoch")
             ax.set_ylabel(label)
             ax.legend()
-        left.legend(["training: the criterion", "validation: cross-entropy"])
+        left.legend(["training", "validation (cross-entropy)"])
 
 
 def show_confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> None:

@@ -8,6 +8,7 @@ import copy
 import functools
 import inspect
 import io
+import math
 import types
 import warnings
 from collections import deque
@@ -30,9 +31,8 @@ def look_at(loader: Iterable | None) -> list | None:
     with contextlib.suppress(Exception):
         seed_all(0)
         if isinstance(loader, TensorLoader):
-            x = torch.from_numpy(loader.arrays.images[:2].copy()) / 255
-            mean, std = (torch.tensor(value).view(1, -1, 1, 1) for value in (loader.mean, loader.std))
-            return [F.interpolate((x - mean) / std, (loader.sizes[-1],) * 2)]  # (2, C, S, S)
+            shape = 2, loader.arrays.images.shape[1], loader.sizes[-1], loader.sizes[-1]
+            return [noise(math.prod(shape)).view(shape)]  # its content is known without a look
         if isinstance(loader, (list, tuple)):
             return [torch.cat(parts) for parts in zip(*loader[:2], strict=True)]
         if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
@@ -58,8 +58,8 @@ def steady(a: dict, b: dict) -> dict:
 
 
 def noise(length: int, start: int = 0) -> torch.Tensor:
-    """Fixed normal numbers, the same on every machine."""
-    return NOISE.roll(-start).repeat(length // len(NOISE) + 1)[:length]
+    """Fixed normal numbers, the same on every machine; not to be written to."""
+    return NOISE.expand(-(-(start + length) // len(NOISE)), -1).reshape(-1)[start : start + length]
 
 
 def projection(tensor: torch.Tensor) -> torch.Tensor:
@@ -75,10 +75,11 @@ def numbers(tensor: torch.Tensor, tolerance: float = 1e-3) -> tuple[float, float
 
 
 def root_mean_square(tensor: torch.Tensor) -> tuple[float, float]:
-    """It, with the tolerance of another draw, 5 / sqrt(n); a constant must keep its value."""
+    """It, with the tolerance of another draw, 5 / sqrt(n), any below 30 numbers; a constant must keep its value."""
     size, n = tensor.float().square().mean().sqrt().item(), max(1, tensor.numel())
-    constant = n > 1 and bool((tensor == tensor.flatten()[0]).all())
-    return size * (1e-3 if constant else 5 / n**0.5), size
+    if n > 1 and bool((tensor == tensor.flatten()[0]).all()):
+        return size * 1e-3, size
+    return size * 5 / n**0.5 if n >= 30 else math.inf, size
 
 
 def behaviour(model: nn.Module, criterion: Callable, images: torch.Tensor | None) -> tuple[set, dict, dict]:
@@ -146,7 +147,8 @@ def losses(model: nn.Module, criterion: Callable, output: object) -> dict:
         size, several = len(last), isinstance(output, tuple)
         rows = torch.arange(min(size, 1000), device=last.device)
         starts = range(len(output) if several else 1)
-        logits = [noise(len(rows) * size, i).view(-1, size).to(last.device).requires_grad_() for i in starts]
+        logits = [noise(len(rows) * size, i).clone().view(-1, size).to(last.device) for i in starts]
+        logits = [part.requires_grad_() for part in logits]
         seed_all(0)
         found["loss"] = numbers(loss := criterion(tuple(logits) if several else logits[0], rows), 1e-4)
         slopes = torch.autograd.grad(loss, logits, allow_unused=True)
@@ -210,11 +212,6 @@ def untouched(*things: object) -> Iterator[None]:
 
 
 def refill(thing: dict | set | list | deque, content: object) -> None:
-    """Give a container its content back; a dict is never empty in between."""
-    if isinstance(thing, dict):
-        for key in thing.keys() - content.keys():
-            del thing[key]
-        thing.update(content)
-    else:
-        thing.clear()
-        (thing.update if isinstance(thing, set) else thing.extend)(content)
+    """Give a container its content back."""
+    thing.clear()
+    (thing.update if isinstance(thing, (dict, set)) else thing.extend)(content)

@@ -119,7 +119,7 @@ def he(model: nn.Module) -> None:
 
 
 def sgd(model, peak_lr, weight_decay):
-    """Nesterov SGD, momentum 0.9; weight decay on weights, none on biases and norms (one dimension)."""
+    """Nesterov SGD, momentum 0.9; weight decay, but not on biases and normalization (one dimension)."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -128,7 +128,7 @@ def sgd(model, peak_lr, weight_decay):
 
 def triangular(optimizer, peak_lr, steps):
     """The learning rate climbs to its peak over the first fifth of the steps, then falls to zero."""
-    climb = 0.2 if steps > 5 else 0.0  # five steps have no first fifth
+    climb = 0.2 if steps > 5 else 0.0  # too few steps to climb
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         peak_lr,

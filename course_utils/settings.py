@@ -54,14 +54,28 @@ def cache() -> Path:
 
 @contextlib.contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """A temporary path that becomes `file` when the block ends, and is removed where it fails."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path that becomes `file` when the block ends, and is removed where it fails.
+
+    Raises OSError, in one line that names the file, where it cannot be written (a full disk, a folder of others).
+    """
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, file)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """A block whose OSError becomes one line that names the file, whatever the library said."""
     try:
-        yield part
-        os.replace(part, file)
-    finally:
-        part.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        advice = "Make room, or choose another folder (COURSE_RUNS is that of the runs)."
+        raise OSError(f"{file} cannot be written ({error.strerror or error}). {advice}") from None
 
 
 def profile() -> str:

@@ -122,7 +122,7 @@ def fit(model, loader, *, epochs, optimizer, scheduler=None, criterion=None, val
     except KeyboardInterrupt:
         print(stopped(run, epochs))
     finally:
-        close_checkpoint(run)
+        close_checkpoint(run, epochs)
     model.eval()
     run.history["complete"] = len(run.history["epoch"]) >= epochs
     return run.history
@@ -268,7 +268,7 @@ def progress(loader: Iterable, epoch: int, epochs: int) -> Iterable:
 
 def stopped(run: Run, epochs: int) -> str:
     """What is true after Ctrl-C."""
-    text = f"Stopped by hand after {len(run.history['epoch'])} of {epochs} epochs"
+    text = f"Interrupted after {len(run.history['epoch'])} of {epochs} epochs"
     if run.path:
-        return f"{text}; the same call goes on from there."
+        return f"{text}; run the same call again to resume."
     return f"{text}. There is no checkpoint to go on from; the network keeps the weights that it has now."

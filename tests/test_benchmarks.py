@@ -275,6 +275,16 @@ def test_d_does_not_begin_with_as_layers(claims):
     assert same.count(False) == 2 * (4 + 1)
 
 
+def test_the_faster_lrn_is_another_function_than_torchs(claims):
+    one_run = importlib.import_module("one_run")
+    layer = torch.nn.LocalResponseNorm(5, alpha=0.5, beta=0.75, k=2)
+    x = torch.randn(2, 7, 4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ours, theirs = one_run.Banded(layer)(x), layer(x)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad((y * y).sum(), x)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
 def test_the_recorder_keeps_other_gradients_than_autograds(claims):
     one_run = importlib.import_module("one_run")
     torch.manual_seed(0)

@@ -189,16 +189,12 @@ def test_a_recorded_run_is_not_in_the_ledger_or_ships_other_weights(monkeypatch,
     ("train --model lenet --data imagenet", "no recipe for lenet on imagenet; expected one of: lenet on mnist"),
     ("train --model lenet --data mnist --variant x", "no variant 'x' of lenet on mnist"),
     ("train --model lenet --data mnist --seed -1", "eed must be between"),
-    ("a damaged checkpoint", "lenet-mnist-smoke-s3.pt is cut short"),
     ("a damaged result", "lenet-mnist-smoke-s3.json is not the result of its name"),
     ("a file in the place of the runs", "runs"),
     ("Ctrl-C", "stopped; the same command goes on"),
 ])  # fmt: skip
 def test_an_error_is_a_traceback_or_several_lines(small, arguments, said, monkeypatch, capsys, runs):
-    if arguments == "a damaged checkpoint":
-        runs.mkdir()
-        (runs / "lenet-mnist-smoke-s3.pt").write_text("half")
-    elif arguments == "a damaged result":
+    if arguments == "a damaged result":
         runs.mkdir()
         (runs / "lenet-mnist-smoke-s3.json").write_text('{"model": "lenet", "hist')
     elif arguments == "a file in the place of the runs":

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import (
     ExponentialLR,
     LambdaLR,
     LinearLR,
+    MultiStepLR,
     OneCycleLR,
     SequentialLR,
     StepLR,
@@ -300,6 +301,14 @@ def sequence(at):
     return make
 
 
+def many(milestone):
+    return {
+        "loader": batches()["loader"][:1] * 202,  # means over two steps each
+        "lr": 0.005,
+        "schedule": lambda o, n: MultiStepLR(o, [milestone]),
+    }
+
+
 def own_schedule(gamma):
     class Halving(torch.optim.lr_scheduler.LRScheduler):
         def get_lr(self):
@@ -388,7 +397,7 @@ OTHER = {  # what changes: (arguments of the first run, of the second, a word of
     "a batch norm's first scale is 0": ({}, {"before": constant("norm.weight", 0.0)}, "weights"),
     "a first bias of another value": ({"before": constant("conv.bias", 0.1)}, {"before": constant("conv.bias", 0.2)}, "weights"),
     "seed": ({}, {"seed": 1}, "seed"),
-    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "label_smoothing"),
+    "label smoothing": ({"criterion": smooth(0.1)}, {"criterion": smooth(0.2)}, "criterion loss"),
     "class weights": ({"criterion": weighted(1.0, 1, 1, 1)}, {"criterion": weighted(1.0, 1, 1, 2)}, "criterion"),
     "an ignored class": ({"criterion": nn.CrossEntropyLoss()}, {"criterion": nn.CrossEntropyLoss(ignore_index=3)}, "criterion"),
     "class weights in a closure":
@@ -406,6 +415,7 @@ OTHER = {  # what changes: (arguments of the first run, of the second, a word of
                            "schedule"),
     "a schedule's lowest value": ({"schedule": lambda o, n: CosineAnnealingLR(o, n)},
                                   {"schedule": lambda o, n: CosineAnnealingLR(o, n, 0.01)}, "schedule"),
+    "a milestone one step later": (many(101), many(102), "schedule"),
     "where a sequence changes": ({"schedule": sequence(1)}, {"schedule": sequence(2)}, "schedule"),
     "a schedule of one's own": ({"schedule": own_schedule(0.9)}, {"schedule": own_schedule(0.8)}, "schedule"),
     "momentum that the schedule moves": ({}, {"schedule": lambda o, n: OneCycleLR(o, 0.1, total_steps=n, base_momentum=0.8)},
@@ -469,6 +479,10 @@ def with_generator(model):
     )
 
 
+def few(times):
+    return lambda model: model.head.bias.data.copy_(times * torch.tensor([0.1, -0.05, 0.02, 0.04]))
+
+
 def looked_at(model):
     model(torch.rand(5, 1, 8, 8)).sum().backward()
     model.eval().to(memory_format=torch.channels_last)
@@ -506,6 +520,7 @@ SAME = {
     "a forward that draws": (swapped(FORWARD, FORWARD + "        x = x + torch.rand_like(x) + np.random.rand()\n"), {}),
     "dropout in forward": (swapped(FORWARD, FORWARD + "        x = F.dropout(x, 0.3, self.training)\n"), {}),
     "another draw of the same weights": ({}, {"before": lambda model: (torch.rand(7), [m.reset_parameters() for m in (model.conv, model.head)])}),
+    "a few numbers that were drawn small by chance": ({"before": few(1.0)}, {"before": few(0.02)}),
     "a network that was looked at before": ({}, {"before": looked_at}),
     "another number of threads": ({}, {"before": threads}),
     "a NumPy number": ({"schedule": None}, {"lr": np.float64(0.05), "schedule": None}),
@@ -522,6 +537,8 @@ SAME = {
     "an IterableDataset": (loaded(Endless()) | {"loader": endless}, {"loader": endless}),
     "a loader of one's own that counts": ({"loader": Own(X, Y)}, {}),
     "a list of the same batches": (batches(), batches(X.clone())),
+    "a tuple of the same batches": (batches(), {"loader": tuple(batches()["loader"])}),
+    "a criterion as a module": ({"criterion": nn.CrossEntropyLoss()}, {"criterion": CE}),
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The ledger, the numbers in prose, and shipped networks."""
 
+import errno
 import json
 import os
 import subprocess
@@ -49,6 +50,26 @@ def test_a_failed_write_leaves_half_a_file(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         ledger.write_json({"x": torch.zeros(1)}, file)
     assert json.loads(file.read_text()) == {"x": [1, 2.5, None]} and os.listdir(file.parent) == ["a.json"]
+
+
+def test_a_full_disk_at_weights_or_a_result_ends_in_a_librarys_words_or_leaves_half_a_file(
+    tmp_path, monkeypatch
+):
+    def full(part, content, **_):
+        part.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_text", full)
+    for write, name in (
+        (lambda file: ledger.save_weights(torch.nn.Linear(2, 2), file, {}), "a.safetensors"),
+        (lambda file: ledger.write_json({}, file), "a.json"),
+    ):
+        with pytest.raises(OSError) as error:
+            write(tmp_path / name)
+        start = f"{tmp_path / name} cannot be written (No space left on device). Make room, or "
+        assert str(error.value).startswith(start) and "\n" not in str(error.value)
+    assert os.listdir(tmp_path) == []
 
 
 def test_runs_do_not_come_before_the_ledger_or_variants_mix(checkout, capsys):

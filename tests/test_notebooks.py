@@ -80,6 +80,12 @@ def test_every_picture_has_a_text_for_those_who_do_not_see_it(lesson):
             assert len(cell.metadata.get("alt", "")) > 20, cell.source[:80]
 
 
+def test_an_image_that_a_lesson_shows_is_not_beside_it(lesson):
+    for cell in lesson.cells:
+        for file in re.findall(r"!\[[^\]]*\]\((?!https?:)([^)]+)\)", cell.source):
+            assert file == Path(file).name and (lesson.path.parent / file).is_file(), file
+
+
 def test_the_readmes_picture_is_the_lessons(lesson):
     for cell in code_cells(lesson):
         if tools.tagged(cell, "readme-picture"):

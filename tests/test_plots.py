@@ -39,7 +39,7 @@ def test_the_curves_are_not_the_historys(shown):
     assert [list(line.get_ydata()) for line in left.lines] == [[2, 1], [2.5, 1.5]]
     assert [list(line.get_ydata()) for line in right.lines] == [[50, 25], [75, 50]]
     said = [text.get_text() for text in left.get_legend().get_texts()]
-    assert said == ["training: the criterion", "validation: cross-entropy"]
+    assert said == ["training", "validation (cross-entropy)"]
     assert [line.get_label() for line in right.lines] == ["training", "validation"]
     assert left.get_yscale() == right.get_yscale() == "linear"
     plots.show_history(history | {"val_loss": [2.5, 0.1]}, "more than a decade")

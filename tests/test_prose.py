@@ -1,5 +1,6 @@
 """Numbers in prose are those of their files."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_key_with_spaces_or_dots_is_not_found(checkout):
         assert prose.rewrite(f"{marker}?<!--/-->") == f"{marker}{text}<!--/-->"
     with pytest.raises(KeyError, match="'no such thing' is none of pairs"):
         prose.field(found, "ReLU or tanh.no such thing")
+
+
+def test_a_ratio_or_a_time_has_digits_that_nobody_measured(checkout):
+    values = {"ratio": 20.021, "seconds": 123.41, "small_ratio": 3.223, "points": 10.08}
+    ledger.write_json(values, checkout / "benchmarks/loader.json")
+    text = " ".join(f"<!--bench loader.json {name}-->old<!--/-->" for name in values)
+    assert re.findall(r">([\d.]+)<", prose.rewrite(text)) == ["20", "123", "3.22", "10.08"]
 
 
 def test_minutes_of_a_run_beside_others_are_averaged(checkout):

@@ -47,6 +47,11 @@ def test_copies_have_no_outputs_and_follow_the_course(course):
     assert tools.read(copy).cells[1].source == "2 + 2"
 
 
+def test_the_image_at_the_top_of_a_copy_is_missing(course):
+    (course / "notebooks/00_sums.png").write_bytes(b"a picture")
+    assert (tools.copies() / "00_sums.png").read_bytes() == b"a picture"
+
+
 def test_a_copy_that_the_learner_changed_is_never_overwritten(course, capsys):
     copy = tools.copies() / "00_sums.ipynb"
     copy.write_text(copy.read_text().replace("1 + 1", "my answer"))
@@ -261,6 +266,18 @@ def test_rendered_lesson_needs_no_network_and_keeps_formulas_code_and_alt_text(c
     assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=[\"']?(https?:)?//", html)
 
 
+def test_a_rendered_lesson_takes_its_formulas_apart_or_lacks_its_image(course):
+    path = course / "notebooks" / "00_sums.ipynb"
+    path.with_suffix(".png").write_bytes(b"a picture")
+    notebook = tools.read(path)
+    notebook.cells[0].source += "\n\n![Three sums](00_sums.png)"
+    tools.write(notebook, path)
+    tools.render([])
+    html = (course / "build" / "00_sums.html").read_text(encoding="utf-8")
+    assert "<mfrac><mi>a</mi><mi>b</mi></mfrac>" in re.sub("</?mrow>", "", html)
+    assert re.search('<img (src="data:image/png;base64,YSBwaWN0dXJl"|alt="Three sums"| )+', html)
+
+
 def test_rendering_loses_formulas_in_hints_or_takes_prices_for_formulas(course):
     path = course / "notebooks" / "00_sums.ipynb"
     notebook = tools.read(path)
@@ -277,6 +294,45 @@ def test_rendering_loses_formulas_in_hints_or_takes_prices_for_formulas(course):
     assert body.count("<math") == body.count("</math>") == 5 and body.count("<em>") == 0
     assert body.count("<details>") == body.count("</details>") == 2 and "<strong>bold</strong>" in body
     assert "a$b$" in body and re.search(r"costs \$5, or \$6", body)
+
+
+def test_what_jupyter_hides_stands_open_on_the_rendered_page(course):
+    path = course / "notebooks" / "00_sums.ipynb"
+    notebook = tools.read(path)
+    for hidden in ("source_hidden", "outputs_hidden"):
+        output = nbformat.v4.new_output("stream", text=f"printed by {hidden}")
+        cell = nbformat.v4.new_code_cell(f"{hidden}_code", outputs=[output], execution_count=1)
+        cell.metadata.jupyter = {hidden: True}
+        notebook.cells.append(cell)
+    tools.write(notebook, path)
+    tools.render([])
+    html = (course / "build" / "00_sums.html").read_text(encoding="utf-8")
+    folded = re.findall(
+        r"<details><summary[^>]*>Show the (code|output)</summary>(.*?)</details>", html, re.DOTALL
+    )
+    assert [word for word, _ in folded] == ["code", "output"]
+    (_, source), (_, output) = folded
+    assert "source_hidden_code" in source and "printed by" not in source
+    assert "printed by outputs_hidden" in output and "_code" not in output
+    outside = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    for shown in ("printed by source_hidden", "outputs_hidden_code", "A picture of a sum"):
+        assert shown in outside
+
+
+def test_a_stored_banner_names_the_execution_before(course):
+    banner = "profile cpu, device cpu, took 0.8 minutes on AMD EPYC, 2 cores, mnist complete\n"
+    old, new = ({"minutes": m, "processor": p} for m, p in ((0.8, "AMD EPYC, 2 cores"), (1.2, "Intel Xeon")))
+    for before, expected in (
+        (old, banner.replace("0.8", "1.2").replace("AMD EPYC, 2 cores", "Intel Xeon")),
+        (None, banner),
+    ):
+        cells = [
+            nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("stream", text=banner)])
+            for _ in "ab"
+        ]
+        cells[0].metadata.tags = ["setup"]
+        tools.put_banner(nbformat.v4.new_notebook(cells=cells), before, new)
+        assert [cell.outputs[0].text for cell in cells] == [expected, banner]
 
 
 def test_the_code_hash_differs_between_versions_of_python():

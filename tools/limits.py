@@ -164,7 +164,7 @@ def solution_problems(cells: list[dict], solutions: list[dict]) -> list[str]:
                 found.append(
                     f"{label}: the check's cell has no tag `nbval-check-output`, nobody would notice"
                 )
-            if not re.search("^Correct" if checks else "You are right", cell["printed"], re.M):
+            if not re.search("^Correct" if checks else r"You\sare\sright", cell["printed"], re.M):
                 found.append(f"{label} is not right: {cell['printed'][:80]!r}")
     return found
 

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -160,7 +160,10 @@ def execute(names: list[str]) -> None:
         notebook, seconds = run(path, "cpu")
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
+        times = json.loads(times_file.read_text(encoding="utf-8")) if times_file.is_file() else {}
         today = date.today().isoformat()
+        took = {"minutes": round(seconds / 60, 1), "processor": processor(), "date": today}
+        put_banner(notebook, times.get(path.stem), took)
         notebook.metadata.course = {
             "profile": "cpu",
             "code_sha256": code_sha256(notebook),
@@ -171,10 +174,16 @@ def execute(names: list[str]) -> None:
             if tagged(cell, "readme-picture"):
                 with whole(path.with_suffix(".png")) as part:
                     part.write_bytes(picture(cell))
-        times = json.loads(times_file.read_text(encoding="utf-8")) if times_file.is_file() else {}
-        times[path.stem] = {"minutes": round(seconds / 60, 1), "processor": processor(), "date": today}
-        write_json(times, times_file)
+        write_json(times | {path.stem: took}, times_file)
         print(f"{path.stem}: {seconds / 60:.1f} minutes")
+
+
+def put_banner(notebook: nbformat.NotebookNode, before: dict | None, now: dict) -> None:
+    """Let the banner that a lesson printed name this execution's time and processor, not those of the one before."""
+    old, new = (t and f"took {t['minutes']} minutes on {t['processor']}" for t in (before, now))
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []) if old and tagged(cell, "setup") else []:
+            output.text = output.get("text", "").replace(old, new)
 
 
 def for_learners(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -226,6 +235,9 @@ def copies() -> Path:
                     print(f"{target} is kept: you have worked in it. Rename it to get the newer one.")
                 continue
         write(new, target)
+    for picture in LESSONS.glob("*.png"):
+        with whole(folder / picture.name) as part:
+            part.write_bytes(picture.read_bytes())
     return folder
 
 
@@ -246,12 +258,33 @@ def lab(arguments: list[str]) -> None:
     sys.exit(server.returncode)
 
 
+def data_uri(path: Path) -> str:
+    """A PNG file as an address that holds it. (nbconvert's embed_images takes formulas apart.)"""
+    return f"data:image/png;base64,{b64encode(path.read_bytes()).decode()}"
+
+
+FOLDED = """\
+{% extends "lab/index.html.j2" %}
+{% macro folded(hidden, words, text) -%}
+{% if hidden %}<details><summary class="jp-RenderedHTMLCommon folded">{{ words }}</summary>{% endif %}{{ text }}{% if hidden %}</details>{% endif %}
+{%- endmacro %}
+{% block html_head_css %}{{ super() }}<style>.folded {padding-left: 80px}</style>{% endblock %}
+{% block input_group %}{{ folded(cell.metadata.get("jupyter", {}).source_hidden, "Show the code", super()) }}{% endblock %}
+{% block output_group %}{{ folded(cell.metadata.get("jupyter", {}).outputs_hidden, "Show the output", super()) }}{% endblock %}
+"""
+
+
 def render(names: list[str]) -> None:
-    """Write lessons as HTML to build/: formulas as MathML, pictures with their alt text, nothing from a network."""
+    """Write lessons as HTML to build/: formulas as MathML, pictures with their alt text, nothing from a network.
+
+    What is hidden in Jupyter is folded.
+    """
+    from jinja2 import DictLoader
     from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="lab")
+    exporter = HTMLExporter(template_name="lab", extra_loaders=[DictLoader({"folded.html.j2": FOLDED})])
+    exporter.template_file = "folded.html.j2"
     (ROOT / "build").mkdir(exist_ok=True)
     for path in lessons(names):
         notebook = read(path)
@@ -262,7 +295,10 @@ def render(names: list[str]) -> None:
                     text = re.sub(
                         r"\$\$(.+?)\$\$", lambda m: convert(m[1], display="block"), pieces[i], flags=re.DOTALL
                     )
-                    pieces[i] = re.sub(r"\$(.+?)\$", lambda m: convert(m[1]), text)
+                    text = re.sub(r"\$(.+?)\$", lambda m: convert(m[1]), text)
+                    pieces[i] = re.sub(
+                        r"(?<=\]\()[\w-]+\.png(?=\))", lambda m: data_uri(LESSONS / m[0]), text
+                    )
                 cell.source = "".join(pieces)
             for output in cell.get("outputs", []):
                 if "image/png" in output.get("data", {}):

@@ -26,13 +26,17 @@ def field(record: dict, path: str) -> object:
 
 
 def number(value: object, path: str) -> str:
-    """A value as prose shows it: percent for accuracies, thousands for counts, text as it is."""
+    """A value as prose shows it: percent for accuracies, thousands for counts, a ratio or a time from 10 on without decimals, text as it is."""
     if not isinstance(value, (int, float)):
         return str(value)
     name = next(name for name in reversed(path.split(".")) if not name.isdigit())
     if "top1" in name or "top5" in name:
         return f"{100 * value:.2f} %"
-    if isinstance(value, int) or name == "images_per_second":
+    if (
+        isinstance(value, int)
+        or name == "images_per_second"
+        or (value >= 10 and re.search("ratio|seconds", name))
+    ):
         return f"{value:,.0f}"
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 

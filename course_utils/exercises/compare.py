@@ -1,12 +1,14 @@
 """Whether two results are the same, and, in words for a learner, how they differ."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 SMALL = 8  # arrays of so many values are shown whole
+NEAR_ZERO = 1e-6  # a guess may be so far from a number that is not whole: 0 for a rounding error
 
 
 def is_tensor(value: Any) -> bool:
@@ -48,12 +50,23 @@ def show(value: Any, digits: int = 6) -> str:
     return f"{kind(value)} of shape {numbers.shape}"
 
 
+def tell(text: str) -> None:
+    """Print a verdict in lines of at most 100 characters: JupyterLab breaks longer ones within a word."""
+    print(textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False))
+
+
 def described(case: dict) -> str:
     """A case in words: `n=5, kernel=3` or `x of shape (2, 3) and y=[0, 1]`."""
     shapes = {name: array(value).shape for name, value in case.items()}
     large = {name for name, shape in shapes.items() if len(shape) > 1 or np.prod(shape) > SMALL}
     words = [f"{n} of shape {shapes[n]}" if n in large else f"{n}={show(value)}" for n, value in case.items()]
     return " and ".join([", ".join(words[:-1]), words[-1]]) if large and len(words) > 1 else ", ".join(words)
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(": .")
 
 
 def close(a: np.ndarray, b: np.ndarray, tolerance: float | None = None) -> np.ndarray:
@@ -148,3 +161,42 @@ def alike(got: Any, other: Any, tolerance: float | None) -> bool:
     if isinstance(got, BaseException) or isinstance(other, BaseException):
         return type(got) is type(other)
     return not difference(got, other, tolerance)
+
+
+def bare(value: Any) -> Any:
+    """A value with numbers and lists in place of NumPy's and torch's, inside lists, tuples and dictionaries too."""
+    if isinstance(value, dict):
+        return {key: bare(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [bare(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    numbers = array(value)
+    return value if numbers.dtype == object else numbers.tolist()
+
+
+def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
+    """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
+    if isinstance(answer, list | tuple | dict):
+        answer, guess = (dict(enumerate(x)) if isinstance(x, list | tuple) else x for x in (answer, guess))
+        given = guess if isinstance(guess, dict) else {}
+        return [all(agrees(given.get(key), part, tolerance)) for key, part in answer.items()]
+    if isinstance(answer, str):
+        return [str(guess).strip().lower() == answer.lower()]
+    about = isinstance(answer, float) and isinstance(guess, int | float)
+    return [abs(guess - answer) <= max(tolerance * abs(answer), NEAR_ZERO) if about else guess == answer]
+
+
+def forgotten(guess: Any, mistakes: dict, tolerance: float) -> list[str]:
+    """What a wrong guess forgot, by {wrong guess: text}, or {key or place of a part: {wrong value: text}}."""
+    parts = (
+        guess
+        if isinstance(guess, dict)
+        else dict(enumerate(guess if isinstance(guess, list | tuple) else ()))
+    )
+    found = []
+    for wrong, text in mistakes.items():
+        if isinstance(text, dict):
+            found += forgotten(parts.get(wrong), text, tolerance)
+        elif all(agrees(guess, wrong, tolerance)):
+            found.append(text)
+    return found

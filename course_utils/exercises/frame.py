@@ -16,7 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from course_utils.exercises.compare import alike, array, described, difference, holds_ellipsis, show, size
+from course_utils.exercises.compare import (
+    agrees,
+    alike,
+    array,
+    bare,
+    described,
+    difference,
+    forgotten,
+    holds_ellipsis,
+    said,
+    show,
+    size,
+    tell,
+)
 
 TRIES = 20  # random cases of a check
 SECONDS = 4  # after which one call of a learner's function is stopped
@@ -62,7 +75,7 @@ class Check:
             text = f"Not yet: this check cannot judge your answer ({said(error)})."
         if not text:
             PASSED[self] = answer
-        print(text or f"Correct. {self.correct}".rstrip())
+        tell(text or f"Correct. {self.correct}")
 
     def cases(self) -> list[dict]:
         """This call's cases, smallest first."""
@@ -92,7 +105,7 @@ class Check:
             return text
         for seed, case in enumerate(cases):
             given = copy.deepcopy(case)
-            want = outcome(self.call, self.right, copy.deepcopy(case), seed)
+            want = outcome(self.call, self.right, copy.deepcopy(case), seed, seconds=0)  # 0: no limit
             if isinstance(want, BaseException):
                 raise want
             got = outcome(self.call, answer, given, seed)
@@ -130,12 +143,17 @@ class Check:
 
     def named(self, tried: list[tuple], failing: list[int]) -> list[str]:
         """The mistake that does as the answer does: in the case shown, in most that failed, else most often."""
+
+        def same(wrong: Callable, i: int) -> bool:
+            case, got, *_ = tried[i]
+            return alike(got, outcome(self.call, wrong, copy.deepcopy(case), i), self.tolerance)
+
         agreement = {}
         for sentence, wrong in self.mistakes.items():
-            theirs = [outcome(self.call, wrong, copy.deepcopy(case), i) for i, (case, *_) in enumerate(tried)]
-            same = [alike(t[1], other, self.tolerance) for t, other in zip(tried, theirs, strict=True)]
-            if same[failing[0]] and 2 * sum(same[i] for i in failing) >= len(failing):
-                agreement[sentence] = sum(same)
+            if same(wrong, failing[0]):  # most are ruled out by one case
+                agreed = {i for i in range(len(tried)) if same(wrong, i)}
+                if 2 * len(agreed.intersection(failing)) >= len(failing):
+                    agreement[sentence] = len(agreed)
         return sorted(agreement, key=agreement.get)[-1:]
 
 
@@ -176,14 +194,14 @@ def generators_kept() -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-def outcome(call: Callable, answer: Callable, case: dict, seed: int) -> Any:
+def outcome(call: Callable, answer: Callable, case: dict, seed: int, seconds: float = SECONDS) -> Any:
     """What an answer makes of a case: its result, or the exception that it raised."""
     random.seed(seed)
     np.random.seed(seed)
     if "torch" in sys.modules:
         sys.modules["torch"].default_generator.manual_seed(seed)
     try:
-        with time_limit(SECONDS):
+        with time_limit(seconds):
             return call(answer, *case.values())
     except KeyboardInterrupt:
         raise
@@ -222,12 +240,6 @@ def unwritten(answer: Any) -> str:
     return f"Not attempted yet: `{left[0]}` is still `...`." if left else ""
 
 
-def said(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}".rstrip(": .")
-
-
 def place(error: BaseException, answer: Any) -> str:
     """Where in the learner's own code an exception arose; empty where that is not known."""
     files = {f.__code__.co_filename for f in functions(answer).values()}
@@ -235,27 +247,16 @@ def place(error: BaseException, answer: Any) -> str:
     return "".join(f" in line {f.lineno}" + (f", `{f.line}`" if f.line else "") for f in frames)
 
 
-def agrees(guess: Any, answer: Any, tolerance: float) -> list[bool]:
-    """Whether a guess is right, part by part: words in any case, whole numbers exactly, others about."""
-    if isinstance(answer, list | tuple | dict):
-        answer, guess = (dict(enumerate(x)) if isinstance(x, list | tuple) else x for x in (answer, guess))
-        given = guess if isinstance(guess, dict) else {}
-        return [all(agrees(given.get(key), part, tolerance)) for key, part in answer.items()]
-    if isinstance(answer, str):
-        return [str(guess).strip().lower() == answer.lower()]
-    about = isinstance(answer, float) and isinstance(guess, int | float)
-    return [abs(guess - answer) <= tolerance * abs(answer) if about else guess == answer]
-
-
-def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict[Any, str] | None = None,
+def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes: dict | None = None,
             tolerance: float = 0.05, choices: tuple[str, ...] = ()) -> None:  # fmt: skip
     """Print a guess beside the answer, why that is the answer, and what a wrong guess forgot.
 
     label: the exercise, "05.2". guess, answer: numbers, words, or lists, tuples or dictionaries of them; while
-    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}. tolerance: relative, of
-    a number that is not whole. choices: the words to choose from.
+    the guess is `...` the answer stays hidden. mistakes: {wrong guess: what it forgot}, or, for one of several
+    parts, {its key or place: {wrong value: what it forgot}}. tolerance: relative, of a number that is not whole.
+    choices: the words to choose from.
     """
-    guess, answer = (array(x).tolist() if array(x).dtype != object else x for x in (guess, answer))
+    guess, answer = bare(guess), bare(answer)
     if choices and isinstance(guess, int | float):  # 1e-7 for "1e-7"
         guess = next((word for word in choices if word[0].isdigit() and float(word) == guess), guess)
     given, wanted = (list(x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else [x])
@@ -263,18 +264,18 @@ def predict(label: str, guess: Any, answer: Any, because: str = "", *, mistakes:
     words = [word.lower() for word in choices]
     unknown = [x for x in given if not isinstance(x, str) or x.strip().lower() not in words]
     if holds_ellipsis(guess):
-        print(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
+        tell(f"{label} Not attempted yet: write your guess in place of `...`, then run this cell again.")
     elif choices and unknown:
-        print(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
+        tell(f"{label} Not yet: {show(unknown[0])} is none of: {', '.join(choices)}.")
     elif len(given) != len(wanted) > 1:
-        print(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
+        tell(f"{label} Not yet: expected {len(wanted)} values, your guess has {len(given)}.")
     else:
         right = agrees(guess, answer, tolerance)
-        forgot = [text for wrong, text in (mistakes or {}).items() if all(agrees(guess, wrong, tolerance))]
+        forgot = forgotten(guess, mistakes or {}, tolerance)
         parts = f" {sum(right)} of {len(right)} are right." * (len(right) > 1)
         verdict = " You are right." if all(right) else parts
         text = f"{label} You said {show(guess, 4)}, it is {show(answer, 4)}.{verdict}"
-        print(" ".join([text, because, *([] if all(right) else forgot)]).rstrip())
+        tell(" ".join([text, because, *([] if all(right) else forgot)]))
 
 
 def use(mine: Any, ours: Any) -> Any:

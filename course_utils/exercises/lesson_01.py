@@ -31,7 +31,7 @@ check_linear = Check(
         "The bias b is missing.": lambda x, w, b: x @ w,
         "b is added once for each neuron, not once for each input.": lambda x, w, b: x @ w + len(w) * b,
         "This adds up all rows: each row of x is a sample of its own.": lambda x, w, b: x.sum(axis=0) @ w + b,
-        "A sum of products is `@`, not `*`, and its inner sizes agree: (N, inputs) @ (inputs, outputs).": lambda x, w, b: (
+        "A product `@` fits where its inner sizes agree, (N, inputs) @ (inputs, outputs); b is added as it is.": lambda x, w, b: (
             x * w + b
         ),
     },
@@ -153,6 +153,7 @@ check_slopes = Check(
             x, 1 + 0 * dy
         ),
         "This is ReLU's slope alone: multiply it by dy.": slopes_with(relu=lambda x, dy: 1.0 * (x > 0)),
+        "This is ReLU's slope alone; multiply it by dy.": slopes_with(relu=lambda x, dy: x > 0),
         "The factor 1 - y of the sigmoid's slope is missing.": slopes_with(
             sigmoid=lambda x, dy: dy * ACTIVATIONS[2](x)
         ),

@@ -15,17 +15,17 @@ def images_case(rng):
     return {"x": rng.normal(size=(n, c, h, w)), "kernel": kernel, "stride": stride, "padding": padding}
 
 
-def windows(x, kernel, stride, padding):
+def windows(x, kernel, stride, padding, border=0):
     """The windows (N, C, H', W', K, K), cut out one by one."""
-    x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    x = np.pad(x, [(0, 0), (0, 0), (padding, padding), (padding, padding)], constant_values=border)
     tops, lefts = (range(0, side - kernel + 1, stride) for side in x.shape[2:])
     rows = [[x[:, :, i : i + kernel, j : j + kernel] for j in lefts] for i in tops]
     return np.array(rows).transpose(2, 3, 0, 1, 4, 5)
 
 
-def columns(x, kernel, stride, padding, order=(1, 4, 5, 2, 3, 0), rows=3):
-    found = windows(x, kernel, stride, padding).transpose(order)
-    return found.reshape(int(np.prod(found.shape[:rows])), -1)
+def columns(x, kernel, stride, padding, order=(1, 4, 5, 2, 3, 0), border=0):
+    found = windows(x, kernel, stride, padding, border).transpose(order)
+    return found.reshape(int(np.prod(found.shape[:3])), -1)
 
 
 def flipped(x, kernel, stride, padding):
@@ -47,23 +47,27 @@ check_columns = Check(
         {"x": np.arange(48.0).reshape(2, 2, 3, 4), "kernel": 2, "stride": 2, "padding": 1},
     ),
     mistakes={
-        "In a row the image n has to change fastest: the order is (i, j, n).": lambda *a: columns(
+        "Along a row, the image n has to change fastest: the order is (i, j, n).": lambda *a: columns(
             *a, order=(1, 4, 5, 0, 2, 3)
         ),
-        "In a column the order is (c, u, v), as in w: the channel changes slowest.": lambda *a: columns(
+        "Down a column the order is (c, u, v), as in w: the channel changes slowest.": lambda *a: columns(
             *a, order=(4, 5, 1, 2, 3, 0)
         ),
-        "u counts the window's rows and v its columns: they are exchanged.": lambda *a: columns(
+        "u counts the window's rows and v its columns: yours are swapped.": lambda *a: columns(
             *a, order=(1, 5, 4, 2, 3, 0)
         ),
-        "i counts the stops downwards and j to the right: they are exchanged.": lambda *a: columns(
+        "i counts the stops downward and j to the right: yours are swapped.": lambda *a: columns(
             *a, order=(1, 4, 5, 3, 2, 0)
         ),
-        "The window moves on by `stride` pixels, not by one.": stride_forgotten,
+        "The window moves by `stride` pixels at a time, not by one.": stride_forgotten,
         "The window is turned by 180 degrees: cross-correlation does not flip.": flipped,
         "This is the matrix transposed: a window is a column.": lambda *a: columns(*a).T,
+        "The padding is missing: H' counts H + 2 padding pixels.": lambda x, kernel, stride, padding: columns(
+            x, kernel, stride, 0
+        ),
+        "The padding consists of zeros.": lambda *a: columns(*a, border=1),
     },
-    correct="Each pixel stands there as often as a window meets it: up to K x K times.",
+    correct="Each pixel appears once for each window that covers it: up to K x K times.",
 )
 
 
@@ -87,13 +91,17 @@ def by_definition(cols, shape, *how):
     return np.bincount(sources(shape, *how), cols.ravel(), size)[1:].reshape(shape)
 
 
-def put_back(cols, shape, kernel, stride, padding, add=True, start=None, step=None):
-    """Window after window; start: the first row and column of the image, step: how far a window moves."""
+def put_back(cols, shape, kernel, stride, padding, add=True, start=None, step=None, order="cuvijn"):
+    """Window after window; start: the first row and column of the image, step: how far a window moves.
+
+    order: of the axes in cols, u and v in the window, i and j the place.
+    """
     n, c, h, w = shape
     start, step = padding if start is None else start, step or stride
     x = np.zeros((n, c, h + 2 * padding, w + 2 * padding))
     out = [(side + 2 * padding - kernel) // stride + 1 for side in (h, w)]
-    parts = cols.reshape(c, kernel, kernel, *out, n).transpose(5, 0, 3, 4, 1, 2)
+    sides = {"c": c, "u": kernel, "v": kernel, "i": out[0], "j": out[1], "n": n}
+    parts = np.einsum(f"{order}->ncijuv", cols.reshape([sides[axis] for axis in order]))
     for i, j in np.ndindex(*out):
         place = np.s_[:, :, step * i : step * i + kernel, step * j : step * j + kernel]
         x[place] = parts[:, :, i, j] + add * x[place]
@@ -111,17 +119,30 @@ def averaged(cols, shape, *how):
     return by_definition(cols, shape, *how) / np.maximum(often, 1)
 
 
+def minus_padding(cols, shape, kernel, stride, padding):
+    x = put_back(cols, shape, kernel, stride, padding)
+    return x if padding else x[:, :, 0:-0, 0:-0]
+
+
 check_back = Check(
     by_definition,
     columns_case,
     mistakes={
-        "Windows overlap: a pixel adds up what comes back (+=), the last window must not overwrite it.":
+        "Windows overlap: a pixel adds up what comes back (+=); yours keeps only what the last window sends.":
         lambda *a: put_back(*a, add=False),
-        "Windows overlap: a pixel adds up what comes back (+=), the last weight must not overwrite it.":
+        "Windows overlap: a pixel adds up what comes back (+=); yours keeps only what the last weight sends.":
         weight_after_weight,
         "You divide by how often a pixel was used: that would undo im2col, but a gradient is a sum.": averaged,
         "The image begins at row and column `padding` of the padded one.": lambda *a: put_back(*a, start=0),
         "The windows are `stride` pixels apart, not one.": lambda *a: put_back(*a, step=1),
+        "u counts rows and v columns: yours are swapped.": lambda *a: put_back(*a, order="cvuijn"),
+        "In cols the image n changes fastest: the order is (C, K, K, H', W', N).": lambda *a: put_back(
+            *a, order="ncuvij"
+        ),
+        "Along a row of cols, the image n changes fastest: the order is (i, j, n).": lambda *a: put_back(
+            *a, order="cuvnij"
+        ),
+        "`-0` is 0, so this is empty: cut up to `padding + h`, not up to `-padding`.": minus_padding,
         "The padding is still there: cut it off.": lambda cols, shape, kernel, stride, padding: put_back(
             cols, (*shape[:2], shape[2] + 2 * padding, shape[3] + 2 * padding), kernel, stride, 0
         ),
@@ -148,6 +169,19 @@ def pool_backward(x, dy, kernel, share=lambda best: np.arange(len(best)) == np.a
     return dx
 
 
+def by_neighbours(x, dy, kernel, cut=True):
+    """Transposed on the way in or on the way out alone; cut: on the way in the windows are cut out."""
+    n, c, h, w = dy.shape
+    order, inside, outside = (0, 1, 2, 4, 3, 5), (n, c, h, kernel, w, kernel), (n, c, h, w, kernel**2)
+    windows = x.reshape(inside).transpose(order) if cut else x
+    first = windows.reshape(outside).argmax(axis=-1)[..., None]
+    return ((np.arange(kernel**2) == first) * dy[..., None]).reshape(x.shape)
+
+
+def by_columns(x, dy, kernel):
+    return pool_backward(x.swapaxes(2, 3), dy.swapaxes(2, 3), kernel).swapaxes(2, 3)
+
+
 check_pool = Check(
     pool_backward,
     pool_case,
@@ -156,15 +190,20 @@ check_pool = Check(
         {"x": np.array([[[[0.0, 2.0], [1.0, 2.0]]]]), "dy": np.full((1, 1, 1, 1), 3.0), "kernel": 2},
     ),
     mistakes={
-        "The bug is still there.": lambda x, dy, kernel: pool_backward(x, dy, kernel, lambda best: best),
-        "Sharing is a possible rule, but not ours: the first of them gets all.": lambda x, dy, kernel: (
-            pool_backward(x, dy, kernel, lambda best: best / best.sum())
+        "The bug is still there.": lambda *a: pool_backward(*a, lambda best: best),
+        "Sharing equally is a possible rule, but not ours: the first of them gets it all.": lambda *a: (
+            pool_backward(*a, lambda best: best / best.sum())
         ),
-        "That is the last of them; the first, row by row, gets all.": lambda x, dy, kernel: pool_backward(
-            x, dy, kernel, lambda best: np.arange(len(best)) == len(best) - 1 - np.argmax(best[::-1])
+        "That is the last of them; the first, row by row, gets all.": lambda *a: pool_backward(
+            *a, lambda best: np.arange(len(best)) == len(best) - 1 - np.argmax(best[::-1])
         ),
-        "Now windows with equal values get nothing at all.": lambda x, dy, kernel: pool_backward(
-            x, dy, kernel, lambda best: best * (best.sum() == 1)
+        "Row by row, not column by column: that is the first from above.": by_columns,
+        "Undo the transpose, too, before the last reshape.": by_neighbours,
+        "These are K K neighbours of one row, not a window: transpose before the reshape.": lambda *a: (
+            by_neighbours(*a, cut=False)
+        ),
+        "Now windows with equal values get nothing at all.": lambda *a: pool_backward(
+            *a, lambda best: best * (best.sum() == 1)
         ),
     },
     correct="The gradient of each window arrives once, whatever its values: dx and dy have the same sum.",
@@ -176,10 +215,10 @@ def layers_case(rng):
     return {"layers": [tuple(map(int, rng.integers(1, 4, 2))) for _ in range(rng.integers(1, 5))]}
 
 
-def field(layers):
+def field(layers, order=reversed):
     """Side of the input that one output sees, by looking up which pixels it reads."""
     seen = {0}
-    for kernel, stride in reversed(layers):
+    for kernel, stride in order(layers):
         seen = {stride * place + u for place in seen for u in range(kernel)}
     return max(seen) - min(seen) + 1
 
@@ -193,16 +232,30 @@ def grown(layers, own=False, add=False):
     return side
 
 
+def one_step_too_many(layers, less=0):
+    side = 1
+    for kernel, stride in reversed(layers):
+        side = side * stride + kernel - less
+    return side
+
+
 check_field = Check(
     field,
     layers_case,
-    always=({"layers": []}, {"layers": [(3, 1), (3, 1)]}, {"layers": [(3, 1), (2, 2), (3, 1), (2, 2)]}),
+    always=({"layers": [(3, 1), (3, 1)]}, {"layers": [(3, 1), (2, 2), (3, 1), (2, 2)]}, {"layers": []}),
     mistakes={
         "After a stride of 2, a step to the next place is 2 pixels of the input.": lambda layers: (
             1 + sum(kernel - 1 for kernel, _ in layers)
         ),
-        "A layer's own stride does not widen its window, only those of the layers after it.": lambda layers: (
-            grown(layers, own=True)
+        "A layer's own stride does not widen its window; it widens those of the layers after it.": lambda a: (
+            grown(a, own=True)
+        ),
+        "This walks from the input, but (r - 1) s + K starts at the output: `reversed(layers)`.": lambda a: (
+            field(a, iter)
+        ),
+        "The first and the last of r windows start r - 1 steps apart, not r.": one_step_too_many,
+        "After the last window no further step follows: (r - 1) s + K.": lambda layers: one_step_too_many(
+            layers, less=1
         ),
         "Strides multiply: two strides of 2 make steps of 4 pixels.": lambda layers: grown(layers, add=True),
         "Windows overlap: 3 and 3 make 5, not 9.": lambda layers: int(np.prod([k for k, _ in layers])),

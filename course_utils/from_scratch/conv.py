@@ -21,8 +21,8 @@ def padded(x, p):
 
 def conv_loops(x, w, b, stride=1, padding=0):
     """y[n,f,i,j] = b[f] + sum over c, u, v of w[f,c,u,v] x[n,c,stride i + u,stride j + v], one by one."""
-    h, wide = (output_size(side, w.shape[2], stride, padding) for side in x.shape[2:])
-    x, y = padded(x, padding), np.zeros((len(x), len(w), h, wide), x.dtype)  # (N, F, H', W')
+    height, width = (output_size(side, w.shape[2], stride, padding) for side in x.shape[2:])
+    x, y = padded(x, padding), np.zeros((len(x), len(w), height, width), x.dtype)  # (N, F, H', W')
     for n, f, i, j in np.ndindex(y.shape):
         y[n, f, i, j] = b[f]
         for c, u, v in np.ndindex(w[f].shape):
@@ -32,14 +32,14 @@ def conv_loops(x, w, b, stride=1, padding=0):
 
 def conv_loops_backward(dy, x, w, stride=1, padding=0):
     """(dx, dw, db): each product w x of the forward pass gives dy x to dw and dy w to dx."""
-    h, wide = x.shape[2:]
+    height, width = x.shape[2:]
     x = padded(x, padding)  # (N, C, H + 2P, W + 2P)
     dx, dw, db = np.zeros_like(x), np.zeros_like(w), dy.sum(axis=(0, 2, 3))  # as x, as w, (F,)
     for n, f, i, j in np.ndindex(dy.shape):
         for c, u, v in np.ndindex(w[f].shape):
             dw[f, c, u, v] += dy[n, f, i, j] * x[n, c, stride * i + u, stride * j + v]
             dx[n, c, stride * i + u, stride * j + v] += dy[n, f, i, j] * w[f, c, u, v]
-    return dx[:, :, padding : padding + h, padding : padding + wide], dw, db  # as x, as w, (F,)
+    return dx[:, :, padding : padding + height, padding : padding + width], dw, db  # as x, as w, (F,)
 
 
 def conv_einsum(x, w, b, stride=1, padding=0):
@@ -66,16 +66,16 @@ def places(kernel, stride, height, width):
 def im2col(x, kernel, stride=1, padding=0):
     """The windows of images (N, C, H, W) as columns: (C K K, H' W' N) (Chellapilla et al. 2006)."""
     n, c, h, w = x.shape
-    h, w = (output_size(side, kernel, stride, padding) for side in (h, w))
+    out_h, out_w = (output_size(side, kernel, stride, padding) for side in (h, w))
     x = images_last(x, padding)  # (C, H + 2P, W + 2P, N)
-    cols = np.empty((c, kernel, kernel, h, w, n), x.dtype)  # (C, K, K, H', W', N)
-    for u, v, rows, columns in places(kernel, stride, h, w):
+    cols = np.empty((c, kernel, kernel, out_h, out_w, n), x.dtype)  # (C, K, K, H', W', N)
+    for u, v, rows, columns in places(kernel, stride, out_h, out_w):
         cols[:, u, v] = x[:, rows, columns]
-    return cols.reshape(c * kernel * kernel, h * w * n)  # (C K K, H' W' N)
+    return cols.reshape(c * kernel * kernel, out_h * out_w * n)  # (C K K, H' W' N)
 
 
 def col2im(cols, shape, kernel, stride=1, padding=0):
-    """The way back: each pixel of images (N, C, H, W) = shape adds up its entries in im2col's matrix."""
+    """im2col's transpose: each pixel of images (N, C, H, W) = shape adds up its entries in the matrix."""
     n, c, h, w = shape
     out_h, out_w = (output_size(side, kernel, stride, padding) for side in (h, w))
     cols = cols.reshape(c, kernel, kernel, out_h, out_w, n)  # (C, K, K, H', W', N)
@@ -102,16 +102,16 @@ class Conv2d:
         self.window = kernel, stride, padding
 
     def forward(self, x):  # (N, C, H, W)
-        n, _, h, w = self.shape = x.shape
-        h, w = (output_size(side, *self.window) for side in (h, w))
+        self.shape = x.shape
+        height, width = (output_size(side, *self.window) for side in x.shape[2:])
         self.cols = im2col(x, *self.window)  # (C K K, H' W' N)
         y = self.w.reshape(len(self.w), -1) @ self.cols  # (F, H' W' N)
         y += self.b[:, None]
-        return y.reshape(-1, h, w, n).transpose(3, 0, 1, 2)  # (N, F, H', W')
+        return y.reshape(-1, height, width, len(x)).transpose(3, 0, 1, 2)  # (N, F, H', W')
 
     def backward(self, dy):  # (N, F, H', W')
         dy = dy.transpose(1, 2, 3, 0).reshape(len(self.w), -1)  # (F, H' W' N)
-        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy cols', sooner
+        self.dw = (self.cols @ dy.T).T.reshape(self.w.shape)  # (F, C, K, K): dy @ cols.T, in the faster order
         self.db = dy.sum(axis=1)  # (F,)
         if self.first:
             return None
@@ -152,7 +152,7 @@ class MaxPool:
 
 
 class MapMean:
-    """The mean of each map, one number a channel (Lin et al. 2013, "Network in network", section 3.2)."""
+    """Global average pooling: the mean of each map (Lin et al. 2013, "Network in network", section 3.2)."""
 
     names = ()
 

@@ -5,12 +5,12 @@ from torch import nn
 
 
 class LeNet5(nn.Module):
-    """LeNet-5 as one writes it today: 61,706 parameters, 416,520 multiply-adds for 1 x 28 x 28, 10 classes.
+    """LeNet-5 as it is written today: 61,706 parameters, 416,520 multiply-adds for 1 x 28 x 28, 10 classes.
 
     Input (N, in_channels, 28, 28), for padding=0 (N, in_channels, 32, 32); output logits (N, num_classes).
-    Differs from the paper: ReLU for the scaled tanh and max pooling for the trainable average (the usual
-    choice since 2012), every map of C3 sees all six maps of S2 (a plain layer for a table of connections),
-    logits for radial basis functions (cross-entropy needs logits).
+    Differs from the paper: ReLU, not the scaled tanh, and max pooling, not trainable averages (the usual
+    choice since 2012); every map of conv2 sees all six maps of conv1 (the paper has a table of connections);
+    the output is ten logits, not distances to ten fixed patterns (cross-entropy needs logits).
     """
 
     def __init__(self, num_classes=10, in_channels=1, padding=2):

@@ -23,8 +23,10 @@ def verdict(check, answer, capsys):
     capsys.readouterr()
     check(answer)
     printed = capsys.readouterr()
-    assert printed.err == "" and printed.out.endswith("\n") and printed.out.count("\n") == 1
-    return printed.out.rstrip("\n")
+    assert printed.err == "" and printed.out.endswith("\n")
+    long = [line for line in printed.out.splitlines() if len(line) > 100 and " " in line]
+    assert not long, "JupyterLab would break this line within a word"
+    return " ".join(printed.out.splitlines())
 
 
 # The demonstration, as a lesson's module holds it.
@@ -443,13 +445,22 @@ def test_the_short_training_runs_on_code_that_has_not_passed(capsys):
     assert use(OtherNamesAndOrder, Block) is Block and use(..., Block) is Block and use(None, Block) is Block
 
 
+def test_a_reference_that_loads_a_library_for_long_is_stopped(capsys, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        frame, "time_limit", lambda seconds: limits.append(seconds) or contextlib.nullcontext()
+    )
+    verdict(Check(len, lambda rng: {"x": [1]}), len, capsys)
+    assert set(limits[::2]) == {0} and set(limits[1::2]) == {frame.SECONDS}
+
+
 # Predictions.
 
 
 def said(capsys, *arguments, **options):
     capsys.readouterr()
     predict("04.1", *arguments, **options)
-    return capsys.readouterr().out.rstrip("\n")
+    return " ".join(capsys.readouterr().out.splitlines())
 
 
 def test_a_prediction_shows_its_answer_before_a_guess_or_does_not_say_what_was_forgotten(capsys):
@@ -471,6 +482,22 @@ def test_a_guess_in_words_or_in_parts_is_not_compared(capsys):
     assert text == "04.1 Not yet: 'sigmoid' is none of: tanh, ReLU."
     assert said(capsys, ["a", "c", "b"], ["a", "b", "c"]).endswith("1 of 3 are right.")
     assert said(capsys, (6, 28, 28), (6, 28, 28)).endswith("You are right.")
+
+
+def test_a_guess_as_tensor_or_numpy_scalar_among_others_is_refused(capsys):
+    for guess in ((torch.tensor(4.6), np.int64(3)), [np.float32(4.6), torch.tensor(3)]):
+        assert "You are right" in said(capsys, guess, (4.60517, 3))
+    guess = {"a": torch.tensor([1.0, 2.0]), "b": np.float64(1e-9)}
+    assert "You are right" in said(capsys, guess, {"a": [1.0, 2.0], "b": 0.0})
+    assert "You are right" in said(capsys, 0, 3e-8) and "You are right" not in said(capsys, 0.01, 3e-8)
+
+
+def test_the_mistake_in_one_part_of_a_guess_is_not_named(capsys):
+    mistakes = {"n": {4: "Four is even."}, 0: {9: "Nine is odd."}}
+    text = said(capsys, {"n": 4, "m": 1}, {"n": 5, "m": 1}, "Why.", mistakes=mistakes)
+    assert text.endswith("1 of 2 are right. Why. Four is even.")
+    assert said(capsys, (9, 1), (5, 1), "Why.", mistakes=mistakes).endswith("Why. Nine is odd.")
+    assert said(capsys, (5, 9), (5, 1), "Why.", mistakes=mistakes).endswith("Why.")
 
 
 def test_an_unfinished_guess_or_one_in_other_words_costs_the_answer(capsys):

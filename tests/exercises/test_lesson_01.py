@@ -19,7 +19,7 @@ TIMES = 6  # cases are random
 
 def verdict(check, answer, capsys):
     check(answer)
-    return capsys.readouterr().out.strip()
+    return " ".join(capsys.readouterr().out.splitlines())
 
 
 # 01.1
@@ -159,6 +159,10 @@ def slope_of_relu_alone(x, dy):
     return np.heaviside(x, 0), *from_outputs(x, dy)[1:]
 
 
+def relu_as_a_question(x, dy):
+    return x > 0, *from_outputs(x, dy)[1:]
+
+
 def square_of_x(x, dy):
     relu, _, sigmoid = from_outputs(x, dy)
     return relu, dy - dy * x * x, sigmoid
@@ -286,7 +290,9 @@ def test_a_right_answer_in_another_style_is_refused(check, answer, capsys):
         (check_loss, largest_of_all_in_logarithms, "Take out the largest logit of each row"),
         (check_linear, lambda x, w, b: w @ x + b, "its inner sizes agree"),
         (check_linear, lambda x, w, b: x @ w.T + b, "its inner sizes agree"),
+        (check_linear, lambda x, w, b: x @ w + b[:, None], "b is added as it is."),
         (check_slopes, slope_of_relu_alone, "This is ReLU's slope alone: multiply it by dy."),
+        (check_slopes, relu_as_a_question, "This is ReLU's slope alone; multiply it by dy."),
         (check_layer, MeanInWeights, "A sum, not a mean"),
         (check_loss, no_mean_in_dz, "1/N is missing in dz."),
         (check_loss, no_mean, "The loss is a mean over the rows, and so dz has 1/N."),

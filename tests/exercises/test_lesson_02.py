@@ -13,7 +13,7 @@ TIMES = 20
 
 def said(capsys, check, answer):
     check(answer)
-    return capsys.readouterr().out
+    return " ".join(capsys.readouterr().out.splitlines())
 
 
 def momentum_in_place(w, g, v, lr, momentum):
