@@ -37,6 +37,14 @@ def places(a, n, k, alpha, beta):
     return lrn(a.transpose(1, 3), n, k, alpha, beta).transpose(1, 3)
 
 
+def overwritten(a, n, k, alpha, beta):
+    """Each channel is replaced before the next one looks at it."""
+    b = a.clone()
+    for i in range(a.shape[1]):
+        b[:, i] = lrn(b, n, k, alpha, beta)[:, i]
+    return b
+
+
 check_lrn = Check(
     lrn,
     channels,
@@ -52,15 +60,19 @@ check_lrn = Check(
         "A slice must not begin below 0: max(0, ...).": windowed(
             lambda squares, i, half: squares[:, i - half : i + half + 1].sum(1)
         ),
-        "The sum is of squares.": lambda a, n, k, alpha, beta: (
+        "Square the numbers before you add them up.": lambda a, n, k, alpha, beta: (
             a * lrn(a.abs().sqrt(), n, k, alpha, beta) / a.abs().sqrt()
         ),
-        "The whole sum is raised to beta, k too.": lambda a, n, k, alpha, beta: (
+        "The whole bracket is raised to beta, k included.": lambda a, n, k, alpha, beta: (
             a / (k + (a / lrn(a, n, 0, alpha, 1)) ** beta)
         ),
+        "The formula sums, it does not average.": windowed(
+            lambda squares, i, half: squares[:, max(0, i - half) : i + half + 1].mean(1)
+        ),
+        "You overwrite channels that their neighbours still need: write into a new tensor.": overwritten,
         "The power beta is missing.": lambda a, n, k, alpha, beta: lrn(a, n, k, alpha, 1.0),
         "The window runs over channels (dimension 1), not over places.": places,
-        "Divide by the bracket.": lambda a, n, k, alpha, beta: lrn(a, n, k, alpha, -beta),
+        "Divide by the bracket, do not multiply.": lambda a, n, k, alpha, beta: lrn(a, n, k, alpha, -beta),
     },
     correct="With k = 2 and beta = 0.75, and numbers of about 1, it divides by 1.68: almost only k counts.",
 )
@@ -70,10 +82,10 @@ check_lrn = Check(
 
 
 def batches(rng):
-    """One batch to train on, another to evaluate."""
+    """A batch to train on, and a new one to evaluate."""
     size = int(rng.integers(2, 5)), int(rng.integers(1, 4))
     first, second = (torch.from_numpy(rng.normal(3, 2, (*size, 2, 3))).float() for _ in range(2))
-    return {"trained on": first, "evaluated": second}
+    return {"x": first, "x_new": second}
 
 
 def both_modes(answer, first, second):
@@ -86,21 +98,22 @@ def both_modes(answer, first, second):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm with two switches for what goes wrong."""
+    """Batch norm with switches for what goes wrong."""
 
-    def __init__(self, channels, batch_always=False, correction=1, share=0.1):
+    def __init__(self, channels, batch_always=False, correction=1, share=0.1, swapped=False, unbiased=0):
         super().__init__()
         self.gamma, self.beta = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.mean, self.variance = torch.zeros(channels), torch.ones(channels)
         self.batch_always, self.correction, self.share = batch_always, correction, share
+        self.swapped, self.unbiased = swapped, unbiased
 
     def forward(self, x):
-        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=self.unbiased)
         if self.training:
             kept = x.var((0, 2, 3), correction=self.correction)
             self.mean = (1 - self.share) * self.mean + self.share * mean
             self.variance = (1 - self.share) * self.variance + self.share * kept
-        elif not self.batch_always:
+        if self.training == self.swapped and not self.batch_always:
             mean, variance = self.mean, self.variance
         column = (-1, 1, 1)
         normal = (x - mean.view(column)) / (variance.view(column) + 1e-5).sqrt()
@@ -121,6 +134,8 @@ check_batch_norm = Check(
         "The bug is still there.": with_(batch_always=True),
         "The variance that is kept is the unbiased one: correction=1.": with_(correction=0),
         "A tenth of the new and nine tenths of the old, not the other way round.": with_(share=0.9),
+        "`self.training` is True in training: your branches are swapped.": with_(swapped=True),
+        "The batch is divided by the root of its biased variance: correction=0.": with_(unbiased=1),
     },
     correct="Now an image gets the same answer whatever else is in its batch.",
 )
@@ -145,7 +160,7 @@ def refilled(answer, batch_sizes):
     return norm.running_mean, norm.running_var, weights, float(net.training)
 
 
-def refilling(reset=True, momentum=None, train=True, evaluate=True):
+def refilling(reset=True, momentum=None, train=True, evaluate=True, most=None):
     """An answer with one thing left out."""
 
     def answer(net, batches):
@@ -155,7 +170,7 @@ def refilling(reset=True, momentum=None, train=True, evaluate=True):
             norm.momentum = momentum
         net.train(train)
         with torch.no_grad():
-            for x, _ in batches:
+            for x, _ in batches[:most]:
                 net(x)
         net.train(not evaluate)
 
@@ -168,14 +183,16 @@ check_refill = Check(
     call=refilled,
     names=("running mean", "running variance", "weights", "training mode (1 is on)"),
     mistakes={
-        "The old statistics are still in it: reset_running_stats().": refilling(reset=False),
-        "With momentum=0.1 most of the starting values is still there; None takes a plain mean.": refilling(
+        "The old statistics are still mixed in: reset_running_stats().": refilling(reset=False),
+        "With momentum=0.1 much of the starting values remains; None takes a plain mean.": refilling(
             momentum=0.1
         ),
         "No batch norm was changed: net.modules() looks inside layers, net.children() does not.": refilling(
             reset=False, momentum=0.1
         ),
         "With momentum=1 the last batch alone counts.": refilling(momentum=1),
+        "Only the first batch was seen.": refilling(most=1),
+        "Change the network that you are given, not a copy.": lambda net, batches: net,
         "In evaluation mode the statistics do not move: net.train() before the batches.": refilling(
             train=False
         ),

@@ -12,9 +12,11 @@ from course_utils.exercises.lesson_05 import check_batch_norm, check_lrn, check_
 def verdicts(check, answer, capsys, times=8):
     """What a check prints, called so many times: its cases are random."""
     capsys.readouterr()
+    found = []
     for _ in range(times):
         check(answer)
-    return capsys.readouterr().out.splitlines()
+        found.append(" ".join(capsys.readouterr().out.split()))  # a verdict may fill several lines
+    return found
 
 
 # 05.1
@@ -82,6 +84,22 @@ def k_outside(a, n, k, alpha, beta):
     return b
 
 
+def averaged(a, n, k, alpha, beta):
+    b = torch.empty_like(a)
+    for i in range(a.shape[1]):
+        near = a[:, max(0, i - n // 2) : i + n // 2 + 1]
+        b[:, i] = a[:, i] / (k + alpha * (near**2).mean(1)) ** beta
+    return b
+
+
+def overwriting(a, n, k, alpha, beta):
+    a = a.clone()
+    for i in range(a.shape[1]):
+        near = a[:, max(0, i - n // 2) : i + n // 2 + 1]
+        a[:, i] = a[:, i] / (k + alpha * (near**2).sum(1)) ** beta
+    return a
+
+
 def multiplied(a, n, k, alpha, beta):
     return a * (a / sliced(a, n, k, alpha, beta))
 
@@ -92,10 +110,12 @@ def multiplied(a, n, k, alpha, beta):
         (torchs_alpha, "only PyTorch divides it by n."),
         (too_short, "so a slice ends at i + n // 2 + 1."),
         (from_the_end, "A slice must not begin below 0: max(0, ...)."),
+        (averaged, "The formula sums, it does not average."),
+        (overwriting, "write into a new tensor."),
         (no_power, "The power beta is missing."),
-        (no_squares, "The sum is of squares."),
-        (k_outside, "The whole sum is raised to beta, k too."),
-        (multiplied, "Divide by the bracket."),
+        (no_squares, "Square the numbers before you add them up."),
+        (k_outside, "The whole bracket is raised to beta, k included."),
+        (multiplied, "Divide by the bracket, do not multiply."),
     ],
 )
 def test_a_wrong_lrn_is_called_correct_or_its_mistake_not_named(answer, sentence, capsys):
@@ -170,6 +190,12 @@ class Swapped(Mended):
         self.running_var = 0.1 * self.running_var + 0.9 * x.var((0, 2, 3))
 
 
+class Unbiased(Mended):
+    def statistics(self, x):
+        mean, var = super().statistics(x)
+        return (mean, x.var((0, 2, 3))) if self.training else (mean, var)
+
+
 class Inverted(Planted):
     def statistics(self, x):
         mean, var = super().statistics(x)
@@ -182,7 +208,8 @@ class Inverted(Planted):
         (Planted, "The bug is still there."),
         (Biased, "The variance that is kept is the unbiased one: correction=1."),
         (Swapped, "A tenth of the new and nine tenths of the old, not the other way round."),
-        (Inverted, "output in training"),
+        (Inverted, "your branches are swapped."),
+        (Unbiased, "The batch is divided by the root of its biased variance: correction=0."),
     ],
 )
 def test_a_wrong_batch_norm_is_called_correct_or_its_mistake_not_named(answer, sentence, capsys):
@@ -260,6 +287,14 @@ def last_batch(net, batches):
     pass_through(net, batches)
 
 
+def one_batch(net, batches):
+    plain_mean(net, batches[:1])
+
+
+def on_a_copy(net, batches):
+    plain_mean(copy.deepcopy(net), batches)
+
+
 def still_training(net, batches):
     plain_mean(net, batches)
     net.train()
@@ -290,9 +325,11 @@ def on_the_surface(net, batches):
             "No batch norm was changed: net.modules() looks inside layers, net.children() does not.",
         ),
         (on_the_surface, "net.modules() looks inside layers, net.children() does not."),
-        (not_reset, "The old statistics are still in it: reset_running_stats()."),
+        (not_reset, "The old statistics are still mixed in: reset_running_stats()."),
         (a_tenth, "None takes a plain mean."),
         (last_batch, "With momentum=1 the last batch alone counts."),
+        (one_batch, "Only the first batch was seen."),
+        (on_a_copy, "Change the network that you are given, not a copy."),
         (still_training, "Leave the network in evaluation mode."),
         (in_evaluation, "In evaluation mode the statistics do not move: net.train() before the batches."),
     ],
