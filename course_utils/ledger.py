@@ -79,9 +79,6 @@ def recorded(key: str) -> list[dict]:
     return stored(key, folder("results"))
 
 
-ledger = recorded  # its name in lesson 05
-
-
 def all_recorded() -> dict[str, dict]:
     """Every result of the ledger, by the stem of its file."""
     return {file.stem: read_result(file) for file in sorted(folder("results").glob("*-s*.json"))}

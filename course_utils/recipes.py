@@ -110,7 +110,7 @@ def by_epoch(sizes: tuple[int, int, int], epochs: int) -> tuple[int, ...]:
 
 
 def he(model: nn.Module) -> None:
-    """He's first weights for ReLU (2015), in place: deviation sqrt(2 / inputs of a unit), biases 0."""
+    """He's initialization for ReLU (2015), in place: deviation sqrt(2 / inputs of a unit), biases 0."""
     for layer in model.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -143,7 +143,7 @@ def fit_arguments(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
     """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion.
 
     Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too); init
-    ("He" instead of torch's first weights) is train's, before this.
+    ("He" instead of torch's initialization) is train's, before this.
     """
     optimizer = sgd(model, recipe["peak_lr"], recipe["weight_decay"])
     if recipe.get("decay") == "all":

@@ -56,10 +56,30 @@ def test_a_difference_is_not_that_of_the_pairs_of_seeds(bench):
         put("short-no-flip", seed, less)
     found = bench.difference("short", "short-no-flip")
     assert [found[k] for k in ("points", "low", "high")] == pytest.approx([2.5, 2.0, 3.0])
-    assert found["verdict"] == "" and found["of_minutes"] == 4.5
+    assert found["of_minutes"] == 4.5
     assert (found["of_top1"], found["against_top1"]) == pytest.approx((0.61, 0.585))
-    put("short-no-flip", 1, 0.6301)
-    assert bench.difference("short", "short-no-flip")["verdict"] == "not distinguished"
+
+
+def test_a_verdict_does_not_come_from_the_spread_pooled_over_all_runs(bench):
+    runs = {"short": (0.55, 0.55), "short-no-flip": (0.54, 0.55), "short-no-shift": (0.57, 0.57)}
+    runs |= {bench.WILD: (0.40, 0.50), "plain-lrn": (0.50, 0.51), "plain": (0.49, 0.50)}
+    for variant, values in runs.items():
+        for seed, top1 in enumerate(values):
+            put(variant, seed, top1)
+    levers = {
+        name: bench.difference("short", name) for name in ("short-no-flip", "short-no-shift", bench.WILD)
+    }
+    out = {
+        "levers": levers,
+        "claims": {"plain-lrn": {"against": "plain"} | bench.difference("plain-lrn", "plain")},
+    }
+    bench.judge(out)
+    pooled = (0.5 * 3 / 5) ** 0.5  # three of five variants differ by one point between their two seeds
+    assert out["spread"] == pytest.approx(pooled)
+    assert levers["short-no-shift"]["error"] == pytest.approx(pooled)
+    assert levers[bench.WILD]["error"] == pytest.approx(((50 + pooled**2) / 2) ** 0.5)
+    verdicts = [row["verdict"] for row in (levers | out["claims"]).values()]
+    assert verdicts == ["not distinguished", "differs", "not distinguished", "not distinguished"]
 
 
 def test_runs_of_two_precisions_are_compared(bench):

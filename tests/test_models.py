@@ -1,6 +1,7 @@
 """The networks: counted by hand from the papers' tables, computed again with torch's functions, compared with torchvision."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -10,7 +11,7 @@ import torchvision
 from torch import nn
 
 from course_utils import explain
-from course_utils.models import MODELS, label
+from course_utils.models import MODELS, label, network_defaults
 from course_utils.models import alexnet as alexnet_module
 from course_utils.models.alexnet import alexnet, small_alexnet
 from course_utils.models.googlenet import Inception, googlenet, small_googlenet, with_heads
@@ -444,6 +445,13 @@ def test_the_small_alexnet_ignores_an_argument():
     ] * 3
     assert all(m.bias is not None for m in convolutions(net)) and net.pool1.kernel_size == 2
     assert net.drop6.p == net.drop7.p == 0.5 and net(x).shape == (2, 100)
+
+
+def test_an_activation_is_no_class_in_the_lesson_or_no_name_in_a_recipe():
+    by_class = small_alexnet(10, 1, width=1 / 8, activation=nn.Tanh)
+    assert repr(by_class) == repr(MODELS["alexnet"](10, 1, width=1 / 8, activation="Tanh"))
+    assert network_defaults("alexnet")["activation"] == "ReLU"
+    assert json.loads(json.dumps(network_defaults("alexnet"))) == network_defaults("alexnet")
 
 
 @pytest.mark.parametrize("side, kernel, stride", [(5, 3, 1), (6, 2, 2), (7, 3, 2), (8, 4, 2), (14, 6, 4)])

@@ -55,6 +55,19 @@ def test_markers_are_not_rewritten_from_their_files(checkout):
         prose.rewrite(TEXT.replace("lenet-mnist", "resnet-mnist"))
 
 
+def test_a_key_with_spaces_or_dots_is_not_found(checkout):
+    found = {
+        "ReLU or tanh": {"pairs": [{"points": -2.961}]},
+        "dropout": {"sides": {"dropout 0.5": {"mean": 41.2}}},
+    }
+    ledger.write_json({"comparisons": found}, checkout / "benchmarks/claims-alexnet.json")
+    for path, text in (("ReLU or tanh.pairs.0.points", "-2.96"), ("dropout.sides.dropout 0.5.mean", "41.20")):
+        marker = f"<!--bench claims-alexnet.json comparisons.{path}-->"
+        assert prose.rewrite(f"{marker}?<!--/-->") == f"{marker}{text}<!--/-->"
+    with pytest.raises(KeyError, match="'no such thing' is none of pairs"):
+        prose.field(found, "ReLU or tanh.no such thing")
+
+
 def test_a_ratio_or_a_time_has_digits_that_nobody_measured(checkout):
     values = {"ratio": 20.021, "seconds": 123.41, "small_ratio": 3.223, "points": 10.08}
     ledger.write_json(values, checkout / "benchmarks/loader.json")

@@ -11,9 +11,17 @@ MARKER = re.compile(r"<!--(result|bench|table) ([^>]*?)-->(.*?)<!--/-->", re.DOT
 
 
 def field(record: dict, path: str) -> object:
-    """The value at a dotted path: test.top1."""
-    for name in path.split("."):
-        record = record[int(name) if isinstance(record, list) else name]
+    """The value at a dotted path: test.top1; a key may hold spaces and dots: sides.dropout 0.5.mean."""
+    while path:
+        keys = (
+            [path.split(".")[0]]
+            if isinstance(record, list)
+            else [key for key in record if f"{path}.".startswith(f"{key}.")]
+        )
+        if not keys:
+            raise KeyError(f"{path!r} is none of {', '.join(record)}")
+        key = max(keys, key=len)
+        record, path = record[int(key) if isinstance(record, list) else key], path[len(key) + 1 :]
     return record
 
 
@@ -100,7 +108,8 @@ def rewrite(text: str) -> str:
     """The text with every marked number and table made anew from its file."""
 
     def replace(match):
-        kind, arguments = match[1], match[2].split()
+        kind = match[1]
+        arguments = match[2].split(maxsplit=1) if kind == "bench" else match[2].split()
         if kind == "table":
             return f"<!--table {match[2]}-->\n\n{results_table()}\n\n<!--/-->"
         made = result_text(*arguments) if kind == "result" else bench_text(*arguments)

@@ -1,7 +1,10 @@
 """One dictionary: name -> the small-image network of that name; and what a table calls it."""
 
+import functools
 import inspect
 from fractions import Fraction
+
+from torch import nn
 
 from course_utils.models.alexnet import small_alexnet
 from course_utils.models.googlenet import small_googlenet
@@ -9,9 +12,16 @@ from course_utils.models.lenet import LeNet5
 from course_utils.models.resnet import small_resnet
 from course_utils.models.vgg import small_vgg
 
+
+@functools.wraps(small_alexnet)
+def named_alexnet(*shape, activation="ReLU", **network):
+    """small_alexnet with its activation by name: recipes and files of weights hold text, no classes."""
+    return small_alexnet(*shape, activation=getattr(nn, activation), **network)
+
+
 MODELS = {
     "lenet": LeNet5,
-    "alexnet": small_alexnet,
+    "alexnet": named_alexnet,
     "vgg": small_vgg,
     "googlenet": small_googlenet,
     "resnet": small_resnet,
@@ -19,9 +29,10 @@ MODELS = {
 
 
 def network_defaults(name):
-    """The arguments of MODELS[name] that a recipe may set, with their defaults."""
+    """The arguments of MODELS[name] that a recipe may set, with their defaults; a class by its name."""
     arguments = inspect.signature(MODELS[name]).parameters
-    return {key: p.default for key, p in arguments.items() if key not in ("num_classes", "in_channels")}
+    defaults = {k: p.default for k, p in arguments.items() if k not in ("num_classes", "in_channels")}
+    return {k: v.__name__ if inspect.isclass(v) else v for k, v in defaults.items()}
 
 
 def label(name, network):

@@ -10,9 +10,10 @@ def alexnet(num_classes=1000, in_channels=3):
     """The network as published: 60,965,224 parameters, 724,406,816 multiply-adds for 3 x 227 x 227.
 
     Input (N, in_channels, 227, 227), output logits (N, num_classes). Two groups, one for each of two GPUs:
-    the second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by its size: 5e-4
-    is the paper's 1e-4. The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
-    Differs from the paper: torch's first weights (the paper: deviation 0.01, biases of 1 in five layers);
+    the second, fourth and fifth convolution see half of the maps. torch divides LRN's alpha by the window's
+    size, as the authors' released code does: 5e-4 follows the printed formula, 1e-4 would follow that code.
+    The paper says 224 pixels; its count of 55 x 55 maps needs 227 without padding.
+    Differs from the paper: torch's initialization (the paper: deviation 0.01, biases of 1 in five layers);
     dropout scales in training, so that evaluation does nothing (the paper halves there).
     """
     return nn.Sequential(
@@ -60,21 +61,21 @@ def convolution(in_channels, channels, kernel, batch_norm, lrn, activation):
     layers = [nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2, bias=not batch_norm)]
     if batch_norm:
         layers.append(nn.BatchNorm2d(channels))
-    layers.append(getattr(nn, activation)())
+    layers.append(activation())
     if lrn:
         layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2))
     return nn.Sequential(*layers)
 
 
 def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch_norm=True, lrn=False,
-                  overlapping=True, dropout=0.1, activation="ReLU"):  # fmt: skip
+                  overlapping=True, dropout=0.1, activation=nn.ReLU):  # fmt: skip
     """AlexNet's five convolutions and three linear layers for images of 20 to 32 pixels.
 
     Input (N, in_channels, S, S), S from 20, output logits (N, num_classes). width: of the paper's channels;
     hidden: of both hidden linear layers; lrn: after the first two convolutions; overlapping: the first two
-    pools of 3 with stride 2, else of 2; activation: a class of torch.nn.
+    pools of 3 with stride 2, else of 2; activation: a module class, nn.ReLU or nn.Tanh.
     Differs from the paper: a 5 x 5 stem of stride 1 (11 x 11 with stride 4 leaves 6 x 6 of 32 x 32); pools
-    padded by 1 and the last one to 3 x 3, so that one network takes every size; batch norm for LRN (larger
+    padded by 1 and the last one to 3 x 3, so that one network takes every size; batch norm, not LRN (larger
     learning rates); one group (the groups were for two GPUs); fewer channels, hidden units and less dropout
     (50,000 images and two cores).
     """
@@ -95,10 +96,10 @@ def small_alexnet(num_classes=100, in_channels=3, width=1 / 2, hidden=512, batch
             pool5=PoolTo3(),  # (N, c5, 3, 3)
             flatten=nn.Flatten(),  # (N, 9 * c5)
             fc6=nn.Linear(9 * c5, hidden),  # (N, hidden)
-            act6=getattr(nn, activation)(),
+            act6=activation(),  # (N, hidden)
             drop6=nn.Dropout(dropout),
             fc7=nn.Linear(hidden, hidden),  # (N, hidden)
-            act7=getattr(nn, activation)(),
+            act7=activation(),  # (N, hidden)
             drop7=nn.Dropout(dropout),
             fc8=nn.Linear(hidden, num_classes),  # (N, num_classes)
         )
