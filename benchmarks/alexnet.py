@@ -245,9 +245,7 @@ def draw(levers: list[dict], file) -> None:
             ax.errorbar(row["points"], i, xerr=2 * row["error"], color="black", capsize=3)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
-        ax.set_xlabel(
-            "points of validation top-1\nblack: two standard errors; grey: not distinguished"
-        )
+        ax.set_xlabel("points of validation top-1\nblack: two standard errors; grey: not distinguished")
 
 
 def main() -> None:
