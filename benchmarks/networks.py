@@ -1,7 +1,8 @@
 """How fast the four networks train: the whole loop, the precision, the usual code, and images/s by width and size.
 
-python benchmarks/networks.py      on an idle machine with CIFAR-100; about 15 minutes on two cores; writes
-                                   networks.json and networks.md
+python benchmarks/networks.py                 on an idle machine with CIFAR-100; about 15 minutes on two cores; writes
+                                              networks.json and networks.md
+python benchmarks/networks.py --only ones     a minute: GoogLeNet with its 1 x 1 convolutions one by one
 
 Each network as in its recipe of `cpu` for CIFAR-100, batches of 128. Bare step: forward, backward and optimizer step on
 one fixed batch. Whole loop: `fit` on TensorLoader with shift and flip. Usual code: torchvision's CIFAR100, RandomCrop
@@ -9,9 +10,11 @@ and RandomHorizontalFlip on PIL pictures, ToTensor, Normalize, DataLoader (the f
 no channels_last. Bare step and loop take turns; a figure is the median of the rounds, a ratio that of the round's pairs.
 """
 
+import argparse
 import contextlib
 import io
 import itertools
+import json
 import os
 import statistics
 import time
@@ -29,6 +32,7 @@ from course_utils.data import TensorLoader, make_loaders
 from course_utils.data.arrays import Arrays, take
 from course_utils.data.sources import folders
 from course_utils.models import MODELS, label
+from course_utils.models.googlenet import Inception, convolution
 from course_utils.recipes import fit_arguments, recipe
 from course_utils.settings import autocast
 from course_utils.training import fit
@@ -185,6 +189,43 @@ def by_width(precisions: list[str]) -> list[dict]:
     return rows
 
 
+class OneByOne(nn.Module):
+    """An Inception module whose 1 x 1 convolutions of the same input are computed one by one, as the paper draws it."""
+
+    def __init__(self, module: Inception):
+        super().__init__()
+        channels = module.ones[0].in_channels
+        self.ones = nn.ModuleList(convolution(channels, c, 1, batch_norm=True) for c in module.widths)
+        self.branch3, self.branch5 = module.branch3, module.branch5
+        self.branch_pool = module.branch_pool
+
+    def forward(self, x):
+        one, into_3, into_5 = (block(x) for block in self.ones)
+        return torch.cat([one, self.branch3(into_3), self.branch5(into_5), self.branch_pool(x)], dim=1)
+
+
+def ones_as_one(precision: str) -> dict:
+    """GoogLeNet's bare step, the 1 x 1 convolutions that share an input as one and one by one: images/s by size."""
+    values = recipe("googlenet", "cifar100", "cpu")
+    rows = {}
+    for size in SIZES:
+        x = torch.randn(BATCH, 3, size, size).to(settings.device(), memory_format=torch.channels_last)
+        y = (torch.arange(BATCH) % 100).to(settings.device())
+        as_one, apart = (MODELS["googlenet"](100, 3, **values["network"]) for _ in range(2))
+        for name, module in apart.inception.items():
+            apart.inception[name] = OneByOne(module)
+        runs = [bare_steps(net, values, x, y, precision) for net in (as_one, apart)]
+        pairs = [[run(5) for run in runs] for _ in range(ROUNDS)]
+        ratios = [a / b for a, b in pairs]
+        rows[str(size)] = {
+            "as_one": statistics.median(a for a, _ in pairs),
+            "one_by_one": statistics.median(b for _, b in pairs),
+            "ratio": statistics.median(ratios),
+            "rounds": [round(ratio, 3) for ratio in ratios],
+        }
+    return {"sizes": rows, "precision": precision, "machine": ledger.machine(), **ledger.today_and_commit()}
+
+
 def table(out: dict) -> str:
     """networks.md."""
     best = out["precisions"][-1]
@@ -225,14 +266,33 @@ def table(out: dict) -> str:
         lines.append(
             f"| {row['label']} | {row['precision']} | " + " | ".join(f"{row[str(s)]:,}" for s in SIZES) + " |"
         )
+    lines += ["", f"{where(out)}. Medians of {ROUNDS} rounds; one run of the script.", ""]
+    ones = out["ones"]
+    lines += [
+        "GoogLeNet's bare step, the three 1 x 1 convolutions of an Inception module that see the same input computed "
+        f"as one against one by one, {ones['precision']}, images/s:",
+        "",
+        "| | " + " | ".join(f"{size} px" for size in ones["sizes"]) + " |",
+        "|" + "---|" * (1 + len(ones["sizes"])),
+    ]
+    for key, name in (("as_one", "as one"), ("one_by_one", "one by one")):
+        lines.append(f"| {name} | " + " | ".join(f"{row[key]:,.0f}" for row in ones["sizes"].values()) + " |")
+    ratios = (
+        f"{row['ratio']:.2f}, {min(row['rounds']):.2f} to {max(row['rounds']):.2f}"
+        for row in ones["sizes"].values()
+    )
+    lines.append(f"| ratio, range | {' | '.join(ratios)} |")
+    return "\n".join([*lines, "", f"{where(ones)}.", ""])
+
+
+def where(out: dict) -> str:
+    """The machine and the day of a measurement."""
     machine = out["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {out['date']}"
-    return "\n".join([*lines, "", f"{where}. Medians of {ROUNDS} rounds; one run of the script.", ""])
+    return f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {out['date']}"
 
 
-def main() -> None:
-    """Measure and write."""
-    os.environ["CI"] = "1"  # no progress bar
+def everything() -> dict:
+    """All but the 1 x 1 convolutions one by one."""
     loaders = make_loaders("cifar100", BATCH, shift=3, flip="alternating")
     train = loaders.train
     few: Arrays = take(train.arrays, np.arange(STEPS * BATCH), complete=False)
@@ -245,10 +305,20 @@ def main() -> None:
     for name in NETWORKS:
         out["networks"][name] = measure(name, loader, usual, precisions)
         print(name, out["networks"][name], flush=True)
-    out["by_width"] = by_width(precisions)
-    folder = ledger.folder("benchmarks")
-    ledger.write_json(out, folder / "networks.json")
-    (folder / "networks.md").write_text(table(out), encoding="utf-8")
+    return out | {"by_width": by_width(precisions)}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("ones",), help="measure this again, keep the rest")
+    asked = parser.parse_args()
+    os.environ["CI"] = "1"  # no progress bar
+    file = ledger.folder("benchmarks") / "networks.json"
+    out = json.loads(file.read_text(encoding="utf-8")) if asked.only else everything()
+    out["ones"] = ones_as_one(settings.precision())
+    ledger.write_json(out, file)
+    file.with_suffix(".md").write_text(table(out), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -404,16 +404,19 @@ def test_googlenet_differs_from_torchvisions_in_more_than_is_known():
     with torch.device("meta"):
         ours, theirs = googlenet(), torchvision.models.googlenet(init_weights=False)
     module = (ours.inception["3a"], theirs.inception3a)
-    assert [m.kernel_size[0] for m in convolutions(module[0])] == [1, 1, 3, 1, 5, 1]
+    assert [m.kernel_size[0] for m in convolutions(module[0])] == [1, 3, 5, 1]  # the first three 1x1 as one
     assert [m.kernel_size[0] for m in convolutions(module[1])] == [1, 1, 3, 1, 3, 1]  # its "5x5" is one 3x3
     assert all(m.bias is not None for m in convolutions(ours))
     assert all(m.bias is None for m in convolutions(theirs))  # batch norm in their place
     norms = [sum(isinstance(m, nn.LocalResponseNorm) for m in net.modules()) for net in (ours, theirs)]
     assert norms == [2, 0]
-    widths = [[m.out_channels for m in convolutions(net) if m not in convolutions(h)]
-              for net, h in ((ours, ours.heads),
-                             (theirs, nn.ModuleList([theirs.aux1, theirs.aux2])))]  # fmt: skip
-    assert widths[0] == widths[1]
+    for name, module in ours.inception.items():
+        theirs_too = theirs.get_submodule(f"inception{name}")
+        one, reduced3, three, reduced5, five, pooled = [m.out_channels for m in convolutions(theirs_too)]
+        assert module.widths == (one, reduced3, reduced5)
+        assert [m.out_channels for m in convolutions(module)][1:] == [three, five, pooled]
+    stem = [theirs.conv1, theirs.conv2, theirs.conv3]
+    assert [m.out_channels for m in convolutions(ours.stem)] == [block.conv.out_channels for block in stem]
     assert theirs.dropout.p == 0.2 and ours.classifier[2].p == 0.4  # the paper: 40 %
     assert theirs.aux1.dropout.p == ours.heads["4a"][5].p == 0.7
     side_by_side = theirs.inception3a.branch4[0], ours.inception["3a"].branch_pool[0]
@@ -475,16 +478,13 @@ def test_an_inception_module_is_not_four_branches_side_by_side(two_3x3):
         weight = p[f"{name}.0.weight"]
         return F.conv2d(z, weight, p[f"{name}.0.bias"], padding=weight.shape[-1] // 2).relu()
 
-    wide = apply("branch5.1", apply("branch5.0", x))
+    ones = apply("ones", x)
+    one, reduced3, reduced5 = ones[:, :2], ones[:, 2:5], ones[:, 5:]
+    wide = apply("branch5.1", apply("branch5.0", reduced5)) if two_3x3 else apply("branch5", reduced5)
     pooled = F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-math.inf), 3, 1)
-    parts = [
-        apply("branch1", x),
-        apply("branch3.1", apply("branch3.0", x)),
-        apply("branch5.2", wide) if two_3x3 else wide,
-        apply("branch_pool.1", pooled),
-    ]
+    parts = [one, apply("branch3", reduced3), wide, apply("branch_pool.1", pooled)]
     torch.testing.assert_close(module(x), torch.cat(parts, 1))
-    assert [m.kernel_size[0] for m in convolutions(module.branch5)] == ([1, 3, 3] if two_3x3 else [1, 5])
+    assert [m.kernel_size[0] for m in convolutions(module.branch5)] == ([3, 3] if two_3x3 else [5])
     direct = Inception(5, 2, 3, 4, 6, 7, 8, False, False, reduce=False)
     assert [(m.in_channels, m.out_channels, m.kernel_size[0]) for m in convolutions(direct)] == [
         (5, 2, 1), (5, 4, 3), (5, 7, 5), (5, 8, 1)]  # fmt: skip
