@@ -22,7 +22,9 @@ def command() -> int | str:
         "train", help="train a network by its recipe; a cut run goes on, a finished one is read"
     )
     train.add_argument("--model", required=True, help="lenet, alexnet, vgg, googlenet or resnet")
-    train.add_argument("--data", required=True, help="mnist (lenet), cifar100 or fashion (the others)")
+    train.add_argument(
+        "--data", required=True, help="mnist (lenet), cifar100 or fashion (the others), cifar10 (vgg, resnet)"
+    )
     train.add_argument(
         "--profile", choices=("smoke", "cpu", "full"), help="default: COURSE_PROFILE, else cpu"
     )

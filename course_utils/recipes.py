@@ -20,9 +20,9 @@ MNIST = {
     "network": {},
 }
 FASHION = MNIST | {"peak_lr": 0.2, "weight_decay": 5e-4, "label_smoothing": 0.1, "flip": "alternating"}
-CIFAR100 = FASHION | {"shift": 3, "sizes": 32}
+CIFAR = FASHION | {"shift": 3, "sizes": 32}
 SMOKE = {"epochs": 3, "limit": 1000, "batch_size": 64}
-FASHION_SMOKE, CIFAR100_SMOKE = (SMOKE | {"sizes": (20, 24, size)} for size in (28, 32))
+FASHION_SMOKE, CIFAR_SMOKE = (SMOKE | {"sizes": (20, 24, size)} for size in (28, 32))
 
 RECIPES = {
     ("lenet", "mnist"): {
@@ -32,8 +32,8 @@ RECIPES = {
         "full": {"epochs": 30},
     },
     ("alexnet", "cifar100"): {
-        "every profile": CIFAR100 | {"version": 2},
-        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
+        "every profile": CIFAR | {"version": 2},
+        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8, "hidden": 128}},
         "cpu": {"epochs": 36, "sizes": (20, 24, 32), "network": {"width": 1 / 2, "hidden": 512}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
@@ -44,9 +44,15 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
     ("vgg", "cifar100"): {
-        "every profile": CIFAR100,
-        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
+        "every profile": CIFAR,
+        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
         "cpu": {"epochs": 28, "sizes": (20, 24, 32), "network": {"width": 3 / 8}},
+        "full": {"epochs": 30, "network": {"width": 1}},
+    },
+    ("vgg", "cifar10"): {
+        "every profile": CIFAR,
+        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
+        "cpu": {"epochs": 28, "network": {"width": 1 / 2}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("vgg", "fashion"): {
@@ -56,8 +62,8 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "cifar100"): {
-        "every profile": CIFAR100,
-        "smoke": CIFAR100_SMOKE | {"network": {"width": 1 / 8}},
+        "every profile": CIFAR,
+        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
         "cpu": {"epochs": 12, "sizes": (20, 24, 32), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
@@ -68,9 +74,15 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("resnet", "cifar100"): {
-        "every profile": CIFAR100,
-        "smoke": CIFAR100_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
+        "every profile": CIFAR,
+        "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
         "cpu": {"epochs": 20, "sizes": (20, 24, 32), "network": {"depth": 20}},
+        "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
+    },
+    ("resnet", "cifar10"): {
+        "every profile": CIFAR,
+        "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
+        "cpu": {"epochs": 24, "sizes": (20, 24, 32), "network": {"depth": 14, "width": 2}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
     ("resnet", "fashion"): {

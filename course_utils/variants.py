@@ -9,6 +9,11 @@ def plain(**network) -> dict:
     return PLAIN | {"network": PLAIN["network"] | network}
 
 
+def length(epochs: int, **network) -> dict:
+    """Another length, small images first, and a network as large as its minutes allow; its test set is read."""
+    return {"epochs": epochs, "sizes": (20, 24, 32), "network": network, "final": True}
+
+
 PAPER = {"init": "He", "network": {"batch_norm": False, "lrn": True, "dropout": 0.5}}  # at our size
 
 VARIANTS = {
@@ -41,4 +46,10 @@ VARIANTS = {
         | {"epochs": 12, "sizes": (20, 24, 32), "peak_lr": 0.05, "final": True},  # as many minutes
     },
     ("googlenet", "cifar100"): {"heads": {"network": {"heads": True}}},
+    ("resnet", "cifar100"): {  # by minutes on two cores: four, eight, thirty, sixty
+        "four-minutes": length(11, depth=8, width=2),
+        "eight-minutes": length(13, depth=14, width=2),
+        "long": length(28, depth=14, width=3),
+        "hour": length(28, depth=20, width=4),
+    },
 }

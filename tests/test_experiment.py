@@ -289,8 +289,8 @@ def test_the_variant_with_heads_does_not_train_them(monkeypatch, capsys, runs):
 @pytest.mark.parametrize("pair", recipes.RECIPES, ids="-".join)
 def test_a_full_recipe_cannot_be_trained(pair):
     values = recipes.recipe(*pair, "full")
-    grey = pair[1] != "cifar100"
-    classes, size = (10, 28) if grey else (100, 32)
+    grey = not pair[1].startswith("cifar")
+    classes, size = 100 if pair[1] == "cifar100" else 10, 28 if grey else 32
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (256, 1 if grey else 3, size, size), np.uint8)
     arrays = Arrays(images, np.arange(256) % classes, tuple(map(str, range(classes))), pair[1])
