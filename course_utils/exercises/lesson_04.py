@@ -36,13 +36,13 @@ PREDICTIONS = {  # why the answer is the answer, and what wrong guesses forgot, 
                                16: "Each of the 16 maps still has 4 x 4 numbers."},
         },
     },
-    "04.5": {
+    "04.4": {
         "because": "Every step repeats all gradients that came before it.",
         "mistakes": {10: "10 is with zero_grad.", 20: "The gradient does not double: it grows by 1 in each step.",
                      45: "The first step already moves it by 1.", 100: "Only the last step moves it by 10.",
                      1023: "The gradient does not double: it grows by 1 in each step."},
     },
-    "04.6": {
+    "04.5": {
         "because": "Pixels of 0 to 255 are about 80 times too large, and so are the logits' differences: check 1 "
                    "finds that before you look. A second softmax leaves no loss below 1.46. Memorizing works with "
                    "wrong labels, and without ReLU.",
@@ -228,7 +228,7 @@ check_step = Check(
 )
 
 
-# 04.7: the share of right answers, over batches that are not equally large
+# 04.6: the share of right answers, over batches that are not equally large
 
 
 def sizes(rng):

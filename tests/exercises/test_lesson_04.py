@@ -334,8 +334,8 @@ def test_an_unwritten_network_is_called_wrong(capsys):
 ANSWERS = {
     "04.1": (2.326, 0.0),
     "04.2": {"conv1": (6, 28, 28), "conv2": (16, 10, 10), "conv1 parameters": 456, "numbers at fc1": 256},
-    "04.5": 55,
-    "04.6": {"softmax": "overfit", "labels": "input", "pixels": "loss", "no relu": "none"},
+    "04.4": 55,
+    "04.5": {"softmax": "overfit", "labels": "input", "pixels": "loss", "no relu": "none"},
 }
 
 
@@ -361,15 +361,15 @@ def test_a_guess_that_forgot_something_is_not_told_what(capsys):
     assert told("04.2", wrong, capsys).endswith(
         "(6, 14, 14) is after the pooling. The six biases are missing."
     )
-    assert told("04.5", 45, capsys).endswith("The first step already moves it by 1.")
-    text = told("04.6", ANSWERS["04.6"] | {"pixels": "input"}, capsys)
+    assert told("04.4", 45, capsys).endswith("The first step already moves it by 1.")
+    text = told("04.5", ANSWERS["04.5"] | {"pixels": "input"}, capsys)
     assert "3 of 4 are right." in text and text.endswith("check 1 comes first.")
 
 
 def test_the_four_programs_losses_are_shown_before_a_guess(capsys):
-    blank = dict.fromkeys(ANSWERS["04.6"], ...)
-    assert "Not attempted yet" in (text := told("04.6", blank, capsys, ["pixels 7.6"])) and "7.6" not in text
-    assert told("04.6", ANSWERS["04.6"], capsys, ["softmax 2.3", "pixels 7.6"]).endswith(
+    blank = dict.fromkeys(ANSWERS["04.5"], ...)
+    assert "Not attempted yet" in (text := told("04.5", blank, capsys, ["pixels 7.6"])) and "7.6" not in text
+    assert told("04.5", ANSWERS["04.5"], capsys, ["softmax 2.3", "pixels 7.6"]).endswith(
         "softmax 2.3 pixels 7.6"
     )
 
