@@ -46,13 +46,13 @@ RECIPES = {
     ("vgg", "cifar100"): {
         "every profile": CIFAR,
         "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 28, "sizes": (20, 24, 32), "network": {"width": 3 / 8}},
+        "cpu": {"epochs": 44, "sizes": (20, 24, 32), "network": {"width": 1 / 2}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("vgg", "cifar10"): {
         "every profile": CIFAR,
         "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 28, "network": {"width": 1 / 2}},
+        "cpu": {"epochs": 44, "sizes": (20, 24, 32), "network": {"width": 1 / 2}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("vgg", "fashion"): {
@@ -76,7 +76,7 @@ RECIPES = {
     ("resnet", "cifar100"): {
         "every profile": CIFAR,
         "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 20, "sizes": (20, 24, 32), "network": {"depth": 20}},
+        "cpu": {"epochs": 18, "sizes": (20, 24, 32), "network": {"depth": 20, "width": 2}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
     ("resnet", "cifar10"): {
