@@ -76,7 +76,13 @@ RECIPES = {
     ("resnet", "cifar100"): {
         "every profile": CIFAR,
         "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 16, "sizes": (20, 24, 32), "peak_lr": 0.4, "network": {"depth": 20, "width": 2}},
+        "cpu": {
+            "version": 2,
+            "epochs": 14,
+            "sizes": (20, 24, 32),
+            "peak_lr": 0.3,
+            "network": {"depth": 14, "width": 3},
+        },
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
     ("resnet", "cifar10"): {

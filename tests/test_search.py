@@ -89,6 +89,16 @@ def test_the_extra_changes_do_nothing(bench, monkeypatch):
     assert {"changes", "top1", "top1_flip", "train_top1", "device", "precision", "date"} <= set(line)
 
 
+def test_a_trial_is_scored_on_images_of_its_first_size(bench, monkeypatch):
+    monkeypatch.setattr(bench, "make_loaders", lambda data, **how: make_loaders(data, **how | {"limit": 40}))
+    monkeypatch.setenv("COURSE_DATA", str(ROOT / "data"))
+    monkeypatch.setattr(bench, "fit", lambda net, loader, **how: {"top1": [0.5]})
+    sizes = []
+    monkeypatch.setattr(bench, "evaluate", lambda net, loader, flip: sizes.append(loader.size) or {"top1": 0})
+    bench.run("resnet-fashion-x", {"epochs": 3, "network": {"depth": 8, "width": 1 / 2}})
+    assert sizes == [28, 28]
+
+
 def test_a_finished_trial_runs_again_or_a_new_one_is_lost(bench, checkout, monkeypatch):
     lacking, ran = "resnet-fashion-14x2-9-shift-1", []
     file = checkout / "benchmarks/search.json"
