@@ -95,7 +95,7 @@ def test_a_trial_is_scored_on_images_of_its_first_size(bench, monkeypatch):
     monkeypatch.setattr(bench, "fit", lambda net, loader, **how: {"top1": [0.5]})
     sizes = []
     monkeypatch.setattr(bench, "evaluate", lambda net, loader, flip: sizes.append(loader.size) or {"top1": 0})
-    bench.run("resnet-fashion-x", {"epochs": 3, "network": {"depth": 8, "width": 1 / 2}})
+    bench.run("resnet-fashion-x", {"epochs": 4, "network": {"depth": 8, "width": 1 / 2}})
     assert sizes == [28, 28]
 
 
