@@ -58,7 +58,7 @@ RECIPES = {
     ("vgg", "fashion"): {
         "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 20, "sizes": (20, 24, 28), "network": {"width": 1 / 2}},
+        "cpu": {"epochs": 15, "sizes": (20, 24, 28), "network": {"width": 1 / 2}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "cifar100"): {
@@ -68,9 +68,9 @@ RECIPES = {
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "fashion"): {
-        "every profile": FASHION,
+        "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 6, "sizes": (20, 24, 28), "network": {"width": 1 / 4}},
+        "cpu": {"epochs": 8, "sizes": (20, 24, 28), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("resnet", "cifar100"): {
@@ -94,7 +94,7 @@ RECIPES = {
     ("resnet", "fashion"): {
         "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 9, "sizes": (20, 24, 28), "network": {"depth": 14, "width": 2}},
+        "cpu": {"epochs": 8, "sizes": (20, 24, 28), "network": {"depth": 14, "width": 2}},
         "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
     },
 }
