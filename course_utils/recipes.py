@@ -64,7 +64,7 @@ RECIPES = {
     ("googlenet", "cifar100"): {
         "every profile": CIFAR,
         "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 12, "sizes": (20, 24, 32), "peak_lr": 0.3, "network": {"width": 1 / 2}},
+        "cpu": {"epochs": 21, "sizes": (20, 24, 32), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
     ("googlenet", "fashion"): {
