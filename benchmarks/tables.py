@@ -121,8 +121,7 @@ GOOGLENET = (
         "recipe": {},
         "rates": NORM_RATES,
         "sides": {
-            "with": net(width=1 / 4)
-            | {"epochs": 16},  # as many minutes on one core (a step: 1.30, 1.23, 1.16 times)
+            "with": net(width=1 / 4) | {"epochs": 16},  # as many minutes on one core
             "without": net(width=1 / 4, reduce=False) | {"epochs": 13},
         },
         "pairs": (("with", "without"),),

@@ -24,6 +24,25 @@ CIFAR = FASHION | {"shift": 3, "sizes": 32}
 SMOKE = {"epochs": 3, "limit": 1000, "batch_size": 64}
 FASHION_SMOKE, CIFAR_SMOKE = (SMOKE | {"sizes": (20, 24, size)} for size in (28, 32))
 
+VGG_CIFAR = {
+    "every profile": CIFAR,
+    "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
+    "cpu": {"epochs": 44, "sizes": (20, 24, 32), "network": {"width": 1 / 2}},
+    "full": {"epochs": 30, "network": {"width": 1}},
+}
+RESNET_CIFAR = {
+    "every profile": CIFAR,
+    "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
+    "cpu": {
+        "version": 2,
+        "epochs": 14,
+        "sizes": (20, 24, 32),
+        "peak_lr": 0.3,
+        "network": {"depth": 14, "width": 3},
+    },
+    "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
+}
+
 RECIPES = {
     ("lenet", "mnist"): {
         "every profile": MNIST,
@@ -43,18 +62,8 @@ RECIPES = {
         "cpu": {"epochs": 14, "sizes": (20, 24, 28), "network": {"width": 3 / 8, "hidden": 256}},
         "full": {"epochs": 30, "network": {"width": 1, "hidden": 1024}},
     },
-    ("vgg", "cifar100"): {
-        "every profile": CIFAR,
-        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 44, "sizes": (20, 24, 32), "network": {"width": 1 / 2}},
-        "full": {"epochs": 30, "network": {"width": 1}},
-    },
-    ("vgg", "cifar10"): {
-        "every profile": CIFAR,
-        "smoke": CIFAR_SMOKE | {"network": {"width": 1 / 8}},
-        "cpu": {"epochs": 44, "sizes": (20, 24, 32), "network": {"width": 1 / 2}},
-        "full": {"epochs": 30, "network": {"width": 1}},
-    },
+    ("vgg", "cifar100"): VGG_CIFAR,
+    ("vgg", "cifar10"): VGG_CIFAR,
     ("vgg", "fashion"): {
         "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"width": 1 / 8}},
@@ -73,24 +82,8 @@ RECIPES = {
         "cpu": {"epochs": 8, "sizes": (20, 24, 28), "network": {"width": 1 / 4}},
         "full": {"epochs": 30, "network": {"width": 1}},
     },
-    ("resnet", "cifar100"): {
-        "every profile": CIFAR,
-        "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {
-            "version": 2,
-            "epochs": 14,
-            "sizes": (20, 24, 32),
-            "peak_lr": 0.3,
-            "network": {"depth": 14, "width": 3},
-        },
-        "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
-    },
-    ("resnet", "cifar10"): {
-        "every profile": CIFAR,
-        "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
-        "cpu": {"epochs": 24, "sizes": (20, 24, 32), "network": {"depth": 14, "width": 2}},
-        "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
-    },
+    ("resnet", "cifar100"): RESNET_CIFAR,
+    ("resnet", "cifar10"): RESNET_CIFAR,
     ("resnet", "fashion"): {
         "every profile": FASHION | {"version": 2, "shift": 1},
         "smoke": FASHION_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
