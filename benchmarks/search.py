@@ -23,7 +23,9 @@ from course_utils.training import evaluate, fit
 
 V50, V36, V26 = ({"epochs": e, "network": {"width": w / 8}} for e, w in ((50, 4), (36, 5), (26, 6)))
 G28 = {"epochs": 28, "network": {"width": 1 / 4}, "peak_lr": 0.2}
-R26, R20 = ({"epochs": 26, "network": {"depth": d, "width": 2}, "peak_lr": 0.2} for d in (14, 20))
+R26, R20 = (
+    {"epochs": 26, "network": {"depth": d, "width": 2, "shortcut": "A"}, "peak_lr": 0.2} for d in (14, 20)
+)
 TRIALS = {
     "vgg-cifar100-half-50": V50, "vgg-cifar100-half-50-dropout-3": V50 | {"dropout": 0.3},
     "vgg-cifar100-half-50-decay-1e-3": V50 | {"weight_decay": 1e-3},
@@ -44,10 +46,10 @@ TRIALS = {
     "resnet-cifar100-14x2-26-shift-2": R26 | {"shift": 2}, "resnet-cifar10-14x2-24": R26 | {"epochs": 24},
     "resnet-cifar100-14x2-26-zero-norm": R26 | {"zero_norm": True},
     "resnet-cifar100-14x2-28-shares-6-2": R26 | {"epochs": 28, "shares": (0.6, 0.2)},
-    "resnet-cifar100-14x3-25": R26 | {"epochs": 25, "network": {"depth": 14, "width": 3}},
-    "resnet-cifar100-14x4-30": R26 | {"epochs": 30, "network": {"depth": 14, "width": 4}},
+    "resnet-cifar100-14x3-25": R26 | {"epochs": 25, "network": R26["network"] | {"width": 3}},
+    "resnet-cifar100-14x4-30": R26 | {"epochs": 30, "network": R26["network"] | {"width": 4}},
     "resnet-cifar100-20x2-18": R20 | {"epochs": 18}, "resnet-cifar100-20x2-36": R20 | {"epochs": 36},
-    "resnet-fashion-8x2-18-shift-2": R26 | {"epochs": 18, "network": {"depth": 8, "width": 2}, "shift": 2},
+    "resnet-fashion-8x2-18-shift-2": R26 | {"epochs": 18, "network": R26["network"] | {"depth": 8}, "shift": 2},
     "resnet-fashion-14x2-9-shift-1": R26 | {"epochs": 9, "shift": 1},
     "resnet-fashion-14x2-9-shift-2": R26 | {"epochs": 9, "shift": 2},
 }  # fmt: skip

@@ -34,11 +34,11 @@ RESNET_CIFAR = {
     "every profile": CIFAR,
     "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
     "cpu": {
-        "version": 2,
-        "epochs": 14,
+        "version": 3,
+        "epochs": 13,
         "sizes": (20, 24, 32),
         "peak_lr": 0.3,
-        "network": {"depth": 14, "width": 3},
+        "network": {"depth": 14, "width": 3, "shortcut": "B"},
     },
     "full": {"epochs": 30, "network": {"depth": 20, "width": 4}},
 }
