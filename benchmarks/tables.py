@@ -68,7 +68,7 @@ VGG = (
         "name": "depth",
         "question": "Which depths leave chance, and after how many steps?",
         "measure": "training error",
-        "recipe": {"epochs": 6, "sizes": 24},
+        "recipe": {"epochs": 5, "sizes": 20},
         "trace": (1,),
         "most": 3,
         "sides": depth_sides(),
@@ -83,7 +83,7 @@ VGG = (
         "name": "5x5 for pairs",
         "question": "Two 3 x 3 or one 5 x 5, at equal channels?",
         "measure": "validation top-1",
-        "recipe": {"epochs": 10},
+        "recipe": {"epochs": 8},
         "sides": {
             "B, He": net(layers="B", width=1 / 4, batch_norm=False) | {"init": "He", "rates": PLAIN_RATES},
             "B5, He": net(layers="B5", width=1 / 4, batch_norm=False) | {"init": "He", "rates": PLAIN_RATES},
@@ -97,12 +97,12 @@ VGG = (
         "name": "start from A",
         "question": "Does D begun from a trained A learn where D alone stalls, at equal steps?",
         "measure": "training error",
-        "recipe": {"epochs": 12, "sizes": 24},
+        "recipe": {"epochs": 10, "sizes": 20},
         "rates": PLAIN_RATES,
         "sides": {
             "D, PyTorch": net(layers="D", width=1 / 4, batch_norm=False),
             "D from A": net(layers="D", width=1 / 4, batch_norm=False)
-            | {"first": {"network": {"layers": "A"}, "epochs": 6}, "epochs": 6},
+            | {"first": {"network": {"layers": "A"}, "epochs": 5}, "epochs": 5},
             "D, He": net(layers="D", width=1 / 4, batch_norm=False) | {"init": "He"},
         },
         "pairs": (("D from A", "D, PyTorch"), ("D, He", "D from A")),

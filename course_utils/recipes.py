@@ -34,8 +34,8 @@ RESNET_CIFAR = {
     "every profile": CIFAR,
     "smoke": CIFAR_SMOKE | {"network": {"depth": 8, "width": 1 / 2}},
     "cpu": {
-        "version": 3,
-        "epochs": 13,
+        "version": 4,
+        "epochs": 14,
         "sizes": (20, 24, 32),
         "peak_lr": 0.3,
         "network": {"depth": 14, "width": 3, "shortcut": "B"},
