@@ -118,11 +118,11 @@ GOOGLENET = (
         "name": "1x1 reductions",
         "question": "With or without 1 x 1 reductions, at equal minutes?",
         "measure": "validation top-1",
-        "recipe": {},
+        "recipe": {"sizes": 20},
         "rates": NORM_RATES,
         "sides": {
-            "with": net(width=1 / 4) | {"epochs": 16},  # as many minutes on one core
-            "without": net(width=1 / 4, reduce=False) | {"epochs": 13},
+            "with": net(width=1 / 4) | {"epochs": 9},  # as many minutes on one core
+            "without": net(width=1 / 4, reduce=False) | {"epochs": 7},
         },
         "pairs": (("with", "without"),),
         "paper": "computation stays affordable, section 4; no figure",
@@ -131,7 +131,7 @@ GOOGLENET = (
         "name": "auxiliary heads",
         "question": "Do two auxiliary heads help, with and without batch norm?",
         "measure": "validation top-1",
-        "recipe": {"epochs": 10},
+        "recipe": {"epochs": 6, "sizes": 20},
         "trace": (1,),
         "sides": {
             "none, He": net(width=1 / 4, batch_norm=False) | {"init": "He", "rates": PLAIN_RATES},
@@ -153,7 +153,7 @@ GOOGLENET = (
         "name": "average pooling",
         "question": "The mean of each map, or a linear layer over the whole map?",
         "measure": "validation top-1",
-        "recipe": {"epochs": 8, "sizes": 32},
+        "recipe": {"epochs": 6, "sizes": 28},  # the last map is 4 x 4
         "rates": NORM_RATES,
         "sides": {"average": net(width=1 / 4), "linear layer": net(width=1 / 4, average=False)},
         "pairs": (("average", "linear layer"),),
