@@ -23,6 +23,7 @@ from course_utils.training import evaluate, fit
 
 V50, V36, V26 = ({"epochs": e, "network": {"width": w / 8}} for e, w in ((50, 4), (36, 5), (26, 6)))
 G28 = {"epochs": 28, "network": {"width": 1 / 4}, "peak_lr": 0.2}
+G12 = G28 | {"epochs": 12}
 R26, R20 = (
     {"epochs": 26, "network": {"depth": d, "width": 2, "shortcut": "A"}, "peak_lr": 0.2} for d in (14, 20)
 )
@@ -38,6 +39,9 @@ TRIALS = {
     "vgg-fashion-half-20-shift-1": V50 | {"epochs": 20, "shift": 1},
     "vgg-fashion-half-20-shift-2": V50 | {"epochs": 20, "shift": 2},
     "googlenet-cifar100-quarter-28": G28, "googlenet-cifar100-quarter-28-shift-2": G28 | {"shift": 2},
+    "googlenet-cifar100-quarter-12": G12, "googlenet-cifar100-quarter-12-lr-4": G12 | {"peak_lr": 0.4},
+    "googlenet-cifar100-quarter-12-decay-2e-4": G12 | {"weight_decay": 2e-4},
+    "googlenet-cifar100-quarter-12-batch-64": G12 | {"batch_size": 64},
     "googlenet-fashion-quarter-11-shift-1": G28 | {"epochs": 11, "shift": 1},
     "googlenet-fashion-quarter-11-shift-2": G28 | {"epochs": 11, "shift": 2},
     "resnet-cifar100-14x2-26": R26, "resnet-cifar100-14x2-52": R26 | {"epochs": 52},
