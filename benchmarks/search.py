@@ -57,11 +57,12 @@ TRIALS = {
     "resnet-fashion-14x2-9-shift-1": R26 | {"epochs": 9, "shift": 1},
     "resnet-fashion-14x2-9-shift-2": R26 | {"epochs": 9, "shift": 2},
 }  # fmt: skip
-NOTE = """Top-1 on the 5,000 validation images, one seed: differences below about a point say nothing. All stored trials
-but the one at 32 pixels alone were run by an earlier form of this script with the same values (its learning rate began
-at 0, not at a twenty-fifth of the peak). A row is the recipe of `cpu` (CIFAR-10: CIFAR-100's) but for what it names;
-`search.py` says what the names mean. Training: in the last epoch, as the weights changed. With zero_norm the channels
-that shortcut A pads with zeros begin at 0, where ReLU's gradient is 0: they never learn.
+NOTE = """Top-1 on the 5,000 validation images, one seed: differences below about a point say nothing. All stored trials but the
+one at 32 pixels alone and GoogLeNet's of 12 epochs were run by an earlier form of this script with the same values
+(its learning rate began at 0, not at a twenty-fifth of the peak). A row is the recipe of `cpu` (CIFAR-10:
+CIFAR-100's) but for what it names; `search.py` says what the names mean. Training: in the last epoch, as the weights
+changed. With zero_norm the channels that shortcut A pads with zeros begin at 0, where ReLU's gradient is 0: they
+never learn.
 """
 
 
