@@ -291,6 +291,17 @@ def summary(runs: Runs, comparison: dict) -> dict:
     return facts | {"precision_and_device": list(kinds[0]) if kinds else None, "sides": sides, "pairs": pairs}
 
 
+def first_step(trace: dict | None) -> str:
+    """What a trace keeps of step 1, in one cell: spread, gradient norm, and what the logits and the heads give alone."""
+    if not trace or "1" not in trace:
+        return ""
+    kept = trace["1"]
+    words = f"{kept['spread']:.2g}, {next(iter(kept['gradients'].values())):.2g}"
+    if "heads_at_stem" in kept:
+        words += f" (logits {kept['logits_at_stem']:.2g}, heads {kept['heads_at_stem']:.2g})"
+    return words
+
+
 def table(network: str, found: dict) -> str:
     """claims-NETWORK.md."""
     lines = [f"What benchmarks/claims.py {network} found; declared in benchmarks/tables.py.", ""]
@@ -302,9 +313,11 @@ def table(network: str, found: dict) -> str:
         recipe = ", ".join(f"{key} {value}" for key, value in one["recipe"].items())
         lines += [f"## {title}", "", f"{one['question']} The paper: {one['paper']}.", ""]
         lines += [f"{kind} on {device}; {recipe}.", ""]
+        traced = any(row["trace"] for row in one["sides"].values())
         lines += [
-            f"| side | {one['measure']}, % | deviation | seeds | lr | left chance at step |",
-            "|" + "---|" * 6,
+            f"| side | {one['measure']}, % | deviation | seeds | lr | left chance at step |"
+            + " logits' spread, gradient at the first layer (step 1) |" * traced,
+            "|" + "---|" * (6 + traced),
         ]
         for side, row in one["sides"].items():
             sd = "" if row["sd"] is None else f"{row['sd']:.2f}"
@@ -313,6 +326,7 @@ def table(network: str, found: dict) -> str:
             star = "*" if row["at_the_edge"] else ""
             lines.append(
                 f"| {side} | {row['mean']:.2f} | {sd} | {len(row['seeds'])} | {row['lr']:g}{star} | {left} |"
+                + f" {first_step(row['trace'])} |" * traced
             )
         if one["pairs"]:
             lines += ["", "| of | against | points | standard error | verdict |", "|" + "---|" * 5]

@@ -65,8 +65,7 @@ def run(spec: dict, lr: float, seed: int, precision: str) -> dict:
     began = time.perf_counter()
     net = build(spec, shape)
     if "first" in spec:
-        before = spec | {"network": spec["network"] | spec["first"]["network"]}
-        before["epochs"] = spec["first"]["epochs"]
+        before = spec | spec["first"] | {"network": spec["network"] | spec["first"]["network"]}
         net = take_over(net, trained(build(before, shape), before, train, None, precision, Recorder(()))[0])
     recorder = Recorder(spec.get("trace", ()))
     net, history = trained(net, spec, train, val, precision, recorder)

@@ -99,7 +99,9 @@ def draw(found: dict, file: Path) -> None:
             ax.set_title(name)
             ax.set_xlabel("first direction")
             ax.set_ylabel("second direction")
-        axes[0].figure.colorbar(drawn, ax=axes, label="cross-entropy (nats), clipped to 0.5..50", format="%g")
+        ticks = (0.5, 1, 2, 4, 8, 16, 32)
+        bar = axes[0].figure.colorbar(drawn, ax=axes, ticks=ticks, format="%g")
+        bar.set_label("cross-entropy (nats), clipped to 0.5..50")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ measure ("validation top-1", "training error"); paper: the figure there and wher
 BASE, changed by the comparison's `recipe`, changed by the side's own. rates: three peak learning rates, of which each
 side takes its own best (seed 100); rates of a side replace the comparison's. seeds: the first ones (0, 1, 2); most: no
 seed beyond so many. every_rate: no choice, every side runs at each rate. trace: steps at which the spread of the logits
-and the gradient norm by layer are kept. first: a network that is trained before, whose layers this one starts from.
-edit: a change of the finished network (one_run.py). No value here follows the recipes: what was declared stays.
+and the gradient norm by layer are kept. first: what is otherwise in a network that is trained before, whose layers this
+one starts from. edit: a change of the finished network (one_run.py). No value here follows the recipes: what was
+declared stays.
 """
 
 BASE = {
@@ -108,6 +109,21 @@ VGG = (
         "pairs": (("D from A", "D, PyTorch"), ("D, He", "D from A")),
         "most": 5,
         "paper": "the first four convolutions and the linear layers of A start the deeper ones, section 3.1",
+    },
+    {
+        "name": "start from an A that learned",
+        "question": "And begun from an A that has left chance, by He's initialization?",
+        "measure": "training error",
+        "recipe": {"epochs": 8, "sizes": 20},
+        "rates": PLAIN_RATES,
+        "sides": {
+            "D, PyTorch": net(layers="D", width=1 / 4, batch_norm=False),
+            "D from A, He": net(layers="D", width=1 / 4, batch_norm=False)
+            | {"first": {"network": {"layers": "A"}, "init": "He", "epochs": 4}, "epochs": 4},
+        },
+        "pairs": (("D from A, He", "D, PyTorch"),),
+        "most": 3,
+        "paper": "as above; there A learned from a normal distribution of variance 0.01",
     },
 )
 

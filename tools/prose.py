@@ -73,7 +73,16 @@ def bench_text(file: str, path: str) -> str:
 
 def results_table() -> str:
     """Markdown: a row for each headline of the ledger, means over its seeds."""
-    head = ["network", "data", "profile", "parameters", "test top-1", "seeds", "minutes", "measured on"]
+    head = [
+        "network",
+        "data",
+        "profile, variant",
+        "parameters",
+        "test top-1",
+        "seeds",
+        "minutes",
+        "measured on",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     stems = {stem.rsplit("-s", 1)[0] for stem in all_recorded()}
     for key in sorted(stems):
@@ -92,7 +101,7 @@ def results_table() -> str:
         row = [
             first["recipe"].get("title") or label(first["model"], first["recipe"]["network"]),
             first["dataset"],
-            first["profile"],
+            ", ".join(filter(None, (first["profile"], first["variant"]))),
             f"{first['parameters']:,}",
         ]
         row += [f"{statistics.mean(top1):.2f}{spread} %", str(len(top1))]
