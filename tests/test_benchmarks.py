@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from course_utils import ledger, settings
+from course_utils.data import load_arrays
 from course_utils.models import MODELS
 from course_utils.recipes import recipe
 
@@ -273,6 +274,24 @@ def test_d_does_not_begin_with_as_layers(claims):
     assert torch.equal(a.classifier[0].weight, d.classifier[0].weight) and taken is d.features
     same = [torch.equal(p, q) for p, q in zip(before, d.parameters(), strict=True)]
     assert same.count(False) == 2 * (4 + 1)
+
+
+def test_what_is_trained_before_has_the_later_networks_layers_epochs_or_first_weights(claims, monkeypatch):
+    one_run, seen = importlib.import_module("one_run"), []
+    monkeypatch.setenv("COURSE_DATA", str(ROOT / "data"))
+    monkeypatch.setattr(one_run, "parts", lambda *_: (*[load_arrays("fashion", "test")] * 2, (0.3,), (0.3,)))
+    monkeypatch.setattr(one_run, "trained", lambda net, values, *_: seen.append((net, values)) or (net, None))
+    first = {"network": {"layers": "A"}, "init": "He", "epochs": 4}
+    values = side(layers="D", width=1 / 8, batch_norm=False) | {"first": first, "epochs": 3}
+    one_run.run(claims.spec("vgg", TINY | {"sides": {"one": values}}, "one"), 0.1, 0, "float32")
+    (a, before), (d, after) = seen
+    assert [sum(isinstance(m, torch.nn.Conv2d) for m in net.features) for net in (a, d)] == [8, 13]
+    assert (before["epochs"], after["epochs"]) == (4, 3)
+    spread = [a.features[i].weight.std().item() for i in (3, 6)]
+    assert spread == pytest.approx(
+        [(2 / (9 * c)) ** 0.5 for c in (8, 16)], rel=0.1
+    )  # He's; torch's is 2.4 times less
+    assert torch.equal(a.features[0].weight, d.features[0].weight)
 
 
 def test_the_faster_lrn_is_another_function_than_torchs(claims):
