@@ -50,6 +50,6 @@ VARIANTS = {
         "four-minutes": length(11, depth=8, width=2),
         "eight-minutes": length(13, depth=14, width=2),
         "long": length(28, depth=14, width=3),
-        "hour": length(28, depth=20, width=4),
+        "hour": length(25, depth=20, width=4),
     },
 }
