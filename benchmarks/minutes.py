@@ -42,26 +42,31 @@ def draw(line: list[dict], others: list[dict], file) -> None:
     title = (
         f"From {line[0]['minutes']:.0f} to {line[-1]['minutes']:.0f} minutes ResNet gains {gain:.1f} points"
     )
-    with plots.figure(title, size=(7.5, 4.2), file=file) as ax:
+    with plots.figure(title, size=(8, 4.2), file=file) as ax:
         x, y = ([p[key] for p in line] for key in ("minutes", "top1"))
         ax.plot(x, [100 * value for value in y], color=plots.BLUE, linewidth=1)
+        best = max(others, key=lambda p: p["top1"], default=None)
         for p in [*line, *others]:
-            color = plots.BLUE if p in line else plots.ORANGE
+            of_line = p in line
+            color = plots.BLUE if of_line else plots.ORANGE
             bar = 100 * p["deviation"] if p["deviation"] else None
             ax.errorbar(p["minutes"], 100 * p["top1"], yerr=bar, fmt="o", color=color, capsize=3)
             ax.annotate(
-                f"{p['label']}\n{p['epochs']} epochs",
+                f"{p['label']}, {p['epochs']} epochs",
                 (p["minutes"], 100 * p["top1"]),
-                xytext=(6, -14),
+                xytext=(-6 if of_line else 8, 6 if of_line or p is best else -6),
                 textcoords="offset points",
+                ha="right" if of_line else "left",
+                va="bottom" if of_line or p is best else "top",
                 fontsize=7.5,
             )
         ax.set_xscale("log")
         ticks = (4, 8, 15, 30, 60)
         ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
-        ax.set_xlim(3, 100)
-        ax.set_xlabel("minutes of training on two cores (each point doubles them)")
+        ax.set_xlim(1.1, 110)
+        ax.margins(y=0.1)
+        ax.set_xlabel("minutes of training on two cores")
         ax.set_ylabel("test top-1 (%)")
 
 
