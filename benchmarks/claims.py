@@ -293,7 +293,7 @@ def summary(runs: Runs, comparison: dict) -> dict:
 
 def first_step(trace: dict | None) -> str:
     """What a trace keeps of step 1, in one cell: spread, gradient norm, and what the logits and the heads give alone."""
-    if not trace or "1" not in trace:
+    if not trace:
         return ""
     kept = trace["1"]
     words = f"{kept['spread']:.2g}, {next(iter(kept['gradients'].values())):.2g}"
