@@ -46,9 +46,14 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
             f"Whole training: about {minutes:.1f} minutes for {values['epochs']} epochs, by a few timed steps."
         )
     fitting = fit_arguments(net, values, len(loaders.train))
-    history = fit(net, loaders.train, val=loaders.val, checkpoint=f"{name}.pt", **fitting)
+    val = loaders.val if values.get("validate") != "once" else None
+    history = fit(net, loaders.train, val=val, checkpoint=f"{name}.pt", **fitting)
     if not history["complete"]:
         raise KeyboardInterrupt
+    if not val:
+        loaders.val.set_epoch(values["epochs"] - 1)  # at the last size
+        scores = evaluate(net, loaders.val)
+        history["val_top1"][-1], history["val_loss"][-1] = scores["top1"], scores["loss"]
     result = run | facts(net, values, arrays[0], loaders, history)
     if earlier.get("history") == history:  # a finished run: its test set is read, its origin is known
         result |= {key: earlier[key] for key in ("test", *origin) if key in earlier}
@@ -122,7 +127,7 @@ def stored_result(file: Path, values: dict) -> dict:
 
 
 def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> float:
-    """Minutes of a whole training with validation, from steps timed at each image size on a copy of the network."""
+    """Minutes of a whole training, validation as in `train`, from steps timed at each size on a copy of the network."""
     x, y = next(iter(loaders.train))
     seen, labels = next(iter(loaders.val))
     seconds, sizes = 0.0, loaders.train.sizes
@@ -136,7 +141,8 @@ def expected_minutes(net: torch.nn.Module, loaders: Loaders, values: dict) -> fl
             held_out = [(F.interpolate(seen, (size, size)), labels)]
             step = median_seconds(lambda b=batch: train_epoch(twin, b, *how, precision=settings.precision()))
             seconds += epochs * len(loaders.train) * step
-            seconds += epochs * len(loaders.val) * median_seconds(lambda b=held_out: evaluate(twin, b))
+            if values.get("validate") != "once":
+                seconds += epochs * len(loaders.val) * median_seconds(lambda b=held_out: evaluate(twin, b))
     return seconds / 60
 
 

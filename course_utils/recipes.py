@@ -154,7 +154,7 @@ def fit_arguments(model: nn.Module, recipe: dict, steps_an_epoch: int) -> dict:
     """What `fit` takes beside the network and the loaders: epochs, optimizer, scheduler, criterion.
 
     Beside the table's values a variant may set schedule to "constant" and decay to "all" (biases and norms, too); init
-    ("He" instead of torch's initialization) is train's, before this.
+    ("He" instead of torch's initialization) and validate ("once") are train's.
     """
     optimizer = sgd(model, recipe["peak_lr"], recipe["weight_decay"])
     if recipe.get("decay") == "all":

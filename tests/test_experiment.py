@@ -125,6 +125,19 @@ def test_minutes_of_a_shared_machine_are_taken_for_those_of_one_alone(small, mon
     )  # picked up: it was trained beside others
 
 
+def test_validation_that_is_scored_once_is_scored_at_another_size(monkeypatch, runs):
+    monkeypatch.setattr(experiment, "load_arrays", lambda name, split: digits(split, "fashion"))
+    each = experiment.train("alexnet", "fashion")
+    sizes, scored = [], experiment.evaluate
+    monkeypatch.setattr(
+        experiment, "evaluate", lambda net, loader: sizes.append(loader.size) or scored(net, loader)
+    )
+    monkeypatch.setitem(VARIANTS, ("alexnet", "fashion"), {"once": {"validate": "once"}})
+    once = experiment.train("alexnet", "fashion", "once")
+    assert once["history"]["val_top1"][:-1] == [None, None] and sizes == [28]
+    assert once["val"] == each["val"] and once["history"]["loss"] == each["history"]["loss"]
+
+
 def test_a_variant_reads_the_test_set(small, monkeypatch, capsys, runs):
     code, out = run(COMMAND + " --variant no-shift", monkeypatch, capsys)
     stored = json.loads((runs / "lenet-mnist-smoke-no-shift-s3.json").read_text())
