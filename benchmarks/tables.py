@@ -132,7 +132,7 @@ GOOGLENET = (
     riddle("fashion", "10 classes", epochs=4, shift=2),
     {
         "name": "1x1 reductions",
-        "question": "With or without 1 x 1 reductions, at equal minutes?",
+        "question": "With or without, at equal minutes (9 and 7 epochs)?",
         "measure": "validation top-1",
         "recipe": {"sizes": 20},
         "rates": NORM_RATES,
@@ -167,7 +167,7 @@ GOOGLENET = (
     },
     {
         "name": "average pooling",
-        "question": "The mean of each map, or a linear layer over the whole map?",
+        "question": "The mean of each map, or a linear layer over it all?",
         "measure": "validation top-1",
         "recipe": {"epochs": 6, "sizes": 28},  # the last map is 4 x 4
         "rates": NORM_RATES,
