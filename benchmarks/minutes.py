@@ -4,7 +4,7 @@ python benchmarks/minutes.py       writes minutes.png and minutes.json; trains n
 
 ResNet at five lengths (variants of its recipe, each with a network as wide as its minutes allow), AlexNet, VGG and
 GoogLeNet at one. A point is the mean over the seeds, its bar their standard deviation; minutes are those of the runs that
-had the machine alone. Validation after each epoch is in the minutes, but for ResNet's variants: they score it once.
+had the machine alone. They contain the validation after each epoch; `long` is scored once.
 """
 
 import statistics
