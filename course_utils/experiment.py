@@ -50,7 +50,7 @@ def train(model: str, data: str, variant: str | None = None, seed: int = 0, reco
     history = fit(net, loaders.train, val=val, checkpoint=f"{name}.pt", **fitting)
     if not history["complete"]:
         raise KeyboardInterrupt
-    if not val:
+    if val is None:
         loaders.val.set_epoch(values["epochs"] - 1)  # at the last size
         scores = evaluate(net, loaders.val)
         history["val_top1"][-1], history["val_loss"][-1] = scores["top1"], scores["loss"]
