@@ -4,13 +4,15 @@ python benchmarks/search.py        runs the trials that search.json lacks, then 
 
 A trial is the cpu recipe of its network and set, changed. Not a recipe's: shares, of the epochs at 20 and 24 pixels;
 dropout before VGG's last layer; zero_norm, the last batch-norm weight of each residual block at zero; norm_bias, a factor
-of the learning rate of batch norm's biases; cutout, the side (of 32 pixels) of a square set to the mean in each image.
+of the learning rate of batch norm's biases; cutout, the side (of 32 pixels) of a square set to the mean in each image;
+mean, the factor of the past in a running mean of the weights (and of batch norm's statistics), which is what is scored.
 """
 
 import json
 from datetime import date
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from course_utils import ledger, settings
 from course_utils.data import make_loaders
@@ -27,6 +29,7 @@ G12 = G28 | {"epochs": 12}
 R26, R20 = (
     {"epochs": 26, "network": {"depth": d, "width": 2, "shortcut": "A"}, "peak_lr": 0.2} for d in (14, 20)
 )
+F9 = R26 | {"epochs": 9, "network": R26["network"] | {"shortcut": "B"}, "shift": 1}
 TRIALS = {
     "vgg-cifar100-half-50": V50, "vgg-cifar100-half-50-dropout-3": V50 | {"dropout": 0.3},
     "vgg-cifar100-half-50-decay-1e-3": V50 | {"weight_decay": 1e-3},
@@ -36,6 +39,7 @@ TRIALS = {
     "vgg-cifar100-three-quarters-26": V26, "vgg-cifar10-half-45": V50 | {"epochs": 45},
     "vgg-cifar100-three-quarters-26-dropout-3-decay-1e-3": V26 | {"dropout": 0.3, "weight_decay": 1e-3},
     "vgg-cifar100-half-30-at-32": V50 | {"epochs": 30, "sizes": (32,) * 30},
+    "vgg-cifar100-half-50-mean": V50 | {"mean": 0.999},
     "vgg-fashion-half-20-shift-1": V50 | {"epochs": 20, "shift": 1},
     "vgg-fashion-half-20-shift-2": V50 | {"epochs": 20, "shift": 2},
     "googlenet-cifar100-quarter-28": G28, "googlenet-cifar100-quarter-28-shift-2": G28 | {"shift": 2},
@@ -55,14 +59,16 @@ TRIALS = {
     "resnet-cifar100-20x2-18": R20 | {"epochs": 18}, "resnet-cifar100-20x2-36": R20 | {"epochs": 36},
     "resnet-fashion-8x2-18-shift-2": R26 | {"epochs": 18, "network": R26["network"] | {"depth": 8}, "shift": 2},
     "resnet-fashion-14x2-9-shift-1": R26 | {"epochs": 9, "shift": 1},
+    "resnet-fashion-14x2-9-projections": F9,
+    "resnet-fashion-14x2-9-lr-4": F9 | {"peak_lr": 0.4}, "resnet-fashion-14x2-9-mean": F9 | {"mean": 0.998},
     "resnet-fashion-14x2-9-shift-2": R26 | {"epochs": 9, "shift": 2},
 }  # fmt: skip
 NOTE = """Top-1 on the 5,000 validation images, one seed: differences below about a point say nothing. All stored trials but the
-one at 32 pixels alone and GoogLeNet's of 12 epochs were run by an earlier form of this script with the same values
-(its learning rate began at 0, not at a twenty-fifth of the peak). A row is the recipe of `cpu` (CIFAR-10:
-CIFAR-100's) but for what it names; `search.py` says what the names mean. Training: in the last epoch, as the weights
-changed. With zero_norm the channels that shortcut A pads with zeros begin at 0, where ReLU's gradient is 0: they
-never learn.
+one at 32 pixels alone, GoogLeNet's of 12 epochs, those with a mean and ResNet's with shortcut B were run by an earlier
+form of this script with the same values (its learning rate began at 0, not at a twenty-fifth of the peak). A row is the
+recipe of `cpu` (CIFAR-10: CIFAR-100's) but for what it names; `search.py` says what the names mean. Training: in the
+last epoch, as the weights changed. With zero_norm the channels that shortcut A pads with zeros begin at 0, where ReLU's
+gradient is 0: they never learn.
 """
 
 
@@ -98,7 +104,13 @@ def run(name: str, trial: dict) -> dict:
         net.classifier.insert(0, torch.nn.Dropout(v["dropout"]))
     if "cutout" in v:
         net.register_forward_pre_hook(lambda net, x: cut(x[0], v["cutout"] / 32) if net.training else x)
-    history = fit(net, loaders.train, **fit_arguments(net, v, len(loaders.train)))
+    fitting = fit_arguments(net, v, len(loaders.train))
+    if "mean" in v:
+        net.to(settings.device())
+        mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(v["mean"]), use_buffers=True)
+        fitting["optimizer"].register_step_post_hook(lambda *_: mean.update_parameters(net))
+    history = fit(net, loaders.train, **fitting)
+    net = mean.module if "mean" in v else net
     loaders.val.set_epoch(v["epochs"] - 1)  # at the last size
     top1, top1_flip = (evaluate(net, loaders.val, flip=flip)["top1"] for flip in (False, True))
     line = {"changes": trial, "top1": top1, "top1_flip": top1_flip}

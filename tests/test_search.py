@@ -24,7 +24,7 @@ def bench(monkeypatch):
 
 
 def test_a_stored_trial_is_none_of_the_table_or_has_another_network(bench):
-    assert len(FOUND) == len(bench.TRIALS) == 35
+    assert len(FOUND) == len(bench.TRIALS) == 39
     shapes = {"cifar100": (100, 3), "cifar10": (10, 3), "fashion": (10, 1)}
     for name, one in FOUND.items():
         assert one["changes"] == json.loads(json.dumps(bench.TRIALS[name]))
@@ -89,6 +89,27 @@ def test_the_extra_changes_do_nothing(bench, monkeypatch):
     assert {"changes", "top1", "top1_flip", "train_top1", "device", "precision", "date"} <= set(line)
 
 
+@torch.no_grad()
+def test_the_weights_of_the_last_step_are_scored_in_place_of_their_mean(bench, monkeypatch):
+    monkeypatch.setattr(bench, "make_loaders", lambda data, **how: make_loaders(data, **how | {"limit": 40}))
+    monkeypatch.setenv("COURSE_DATA", str(ROOT / "data"))
+    weights = []
+
+    def fit(net, loader, *, optimizer, **how):
+        for value in (1.0, 2.0):
+            net.fc.bias.fill_(value)
+            optimizer.step()
+        return {"top1": [0.5]}
+
+    monkeypatch.setattr(bench, "fit", fit)
+    monkeypatch.setattr(
+        bench, "evaluate", lambda net, loader, flip: weights.append(net.fc.bias[0].item()) or {"top1": 0}
+    )
+    for mean in ({"mean": 0.75}, {}):
+        bench.run("resnet-fashion-x", {"epochs": 1, "network": {"depth": 8, "width": 1 / 2}} | mean)
+    assert weights == pytest.approx([1.25, 1.25, 2.0, 2.0])
+
+
 def test_a_trial_is_scored_on_images_of_its_first_size(bench, monkeypatch):
     monkeypatch.setattr(bench, "make_loaders", lambda data, **how: make_loaders(data, **how | {"limit": 40}))
     monkeypatch.setenv("COURSE_DATA", str(ROOT / "data"))
@@ -106,7 +127,7 @@ def test_a_finished_trial_runs_again_or_a_new_one_is_lost(bench, checkout, monke
     monkeypatch.setattr(bench, "run", lambda name, trial: ran.append((name, trial)) or FOUND[name])
     bench.main()
     assert ran == [(lacking, bench.TRIALS[lacking])] and json.loads(file.read_text()) == FOUND
-    assert len(file.read_text().splitlines()) == 35 + 2
+    assert len(file.read_text().splitlines()) == 39 + 2
     rows = [line for line in file.with_suffix(".md").read_text().splitlines() if "| fashion |" in line]
     shown = [row.split(" | ")[4] for row in rows if "ResNet" in row]
-    assert shown == ["94.54 %", "94.32 %", "94.18 %"]
+    assert shown == ["94.56 %", "94.54 %", "94.48 %", "94.40 %", "94.32 %", "94.18 %"]
