@@ -132,7 +132,7 @@ GOOGLENET = (
     riddle("fashion", "10 classes", epochs=4, shift=2),
     {
         "name": "1x1 reductions",
-        "question": "With or without, at equal minutes (9 and 7 epochs)?",
+        "question": "With or without, 9 and 7 epochs: equal minutes of a core?",
         "measure": "validation top-1",
         "recipe": {"sizes": 20},
         "rates": NORM_RATES,
